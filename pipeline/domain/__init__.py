@@ -1,0 +1,1 @@
+"""Records and pure decisions. No tool is imported here: no torch, no registry, no store."""

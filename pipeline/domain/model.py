@@ -1,0 +1,133 @@
+"""The nouns of models: which base, what was trained, what was measured. Pure values."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pipeline.domain.data import Task
+from pipeline.domain.record import FileDigest, Record, Value, digest_value
+
+
+class BaseModelRef(Value):
+    """The base model by content. `id` is what params said (a folder, `package:…` or a hub id), never an absolute path.
+
+    weights, tokenizer, template: digests of the weight files, of the tokenizer files and of the chat template's text
+    (None where the task has no template).
+    """
+
+    id: str
+    revision: str | None = None
+    weights: str
+    tokenizer: str
+    template: str | None = None
+
+    @property
+    def digest(self) -> str:
+        return digest_value(self.model_dump(mode="json"))
+
+
+class TrainingRun(Record):
+    """A finished training: what went in, and the adapter files that came out (paths relative to the adapter folder)."""
+
+    kind: ClassVar[str] = "training_run"
+
+    splits: str
+    task: Task
+    base: BaseModelRef
+    params: dict[str, Any]
+    adapter: tuple[FileDigest, ...]
+    steps: int
+    train_loss: float
+    eval_loss: float | None
+    train_rows: int
+    trainable_parameters: int
+    versions: dict[str, str]
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return (self.splits, self.base.digest)
+
+    @property
+    def adapter_digest(self) -> str:
+        return digest_value([f.model_dump(mode="json") for f in self.adapter])
+
+
+class Champion(Record):
+    """What held production when the run began, put beside the data so that evaluation is a function of files. May be nobody."""
+
+    kind: ClassVar[str] = "champion"
+
+    version: str | None = None
+    training: str | None = None
+    adapter_digest: str | None = None
+
+
+class MetricValue(Value):
+    """A metric over the test split with its confidence interval (bootstrap over rows; see evaluation/statistics.py)."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+class Subject(Value):
+    """One of those measured: `candidate`, `champion` or `base`. `identity` is its adapter digest, or the base's digest."""
+
+    name: str
+    identity: str
+    metrics: tuple[MetricValue, ...]
+
+
+class Comparison(Value):
+    """Paired difference candidate minus other, on the same rows, with its interval."""
+
+    metric: str
+    other: str
+    difference: float
+    low: float
+    high: float
+    rows: int
+
+
+class SliceValue(Value):
+    """A metric of one subject on the rows where `field` equals `value`."""
+
+    field: str
+    value: str
+    subject: str
+    metric: str
+    score: float
+    rows: int
+
+
+class EvaluationReport(Record):
+    """Candidate, champion and bare base on one test split. `test` is the SHA-256 of the test file that all of them saw."""
+
+    kind: ClassVar[str] = "evaluation_report"
+
+    training: str
+    champion: str
+    splits: str
+    test: str
+    rows: int
+    subjects: tuple[Subject, ...]
+    comparisons: tuple[Comparison, ...]
+    slices: tuple[SliceValue, ...]
+    predictions: FileDigest
+    params: dict[str, Any]
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return (self.training, self.champion, self.splits)
+
+    def subject(self, name: str) -> Subject | None:
+        return next((s for s in self.subjects if s.name == name), None)
+
+    def metric(self, subject: str, metric: str) -> MetricValue | None:
+        found = self.subject(subject)
+        return next((m for m in found.metrics if m.metric == metric), None) if found else None
+
+    def comparison(self, other: str, metric: str) -> Comparison | None:
+        return next((c for c in self.comparisons if c.other == other and c.metric == metric), None)

@@ -1,0 +1,1 @@
+"""The only folder with torch: base, adapter, chat template, the training loop, generation."""

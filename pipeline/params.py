@@ -1,0 +1,209 @@
+"""params.yaml as frozen models, one section a step. What each key means stands beneath it.
+
+Only the shape lives here; reading the file safely, and saying everything that is wrong with it at once, is load_params'
+work at the bottom. No defaults come from the environment: what a run did is in its params.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.domain.data import Task
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    # Strict: "1e-4" is a string in YAML 1.1 and must be reported, not guessed at; an int where a float is due is fine.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class ModelParams(Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    """Name of the registered model; also names its runs and refs. Lower-case letters, digits, - and _."""
+    task: Annotated[Task, Field(strict=False)]
+    """generate: write an answer. classify: pick a label."""
+    base: str
+    """The base model: a folder, written ./FOLDER or /FOLDER; package:MODULE/FOLDER inside an installed package; or a hub id."""
+    revision: str | None = None
+    """Commit of the hub repository; required for a hub id."""
+    chat_template: str | None = None
+    """A Jinja file to use where the tokenizer has no template; it is saved with the adapter."""
+
+    @model_validator(mode="after")
+    def _check_revision(self) -> ModelParams:
+        hub = not self.base.startswith(("package:", "./", "../", "/"))
+        if self.revision is not None and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise ValueError("revision must be a full 40-digit commit, since branches and tags move")
+        if hub and self.revision is None:
+            raise ValueError(
+                f"base {self.base!r} is read as a hub id, which needs a pinned revision; write ./{self.base} for a folder"
+            )
+        return self
+
+
+class IngestParams(Section):
+    sources: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("inbox",)
+    """Files and folders, relative to the project. New files in a folder are picked up by the next run."""
+    format: Literal["auto", "chat", "prompt_completion", "alpaca", "classification"] = "auto"
+    """Shape of a row; auto tells it from the fields of the first row of each file."""
+    columns: dict[str, str] = {}
+    """Our field name: theirs, where a file names its fields otherwise, e.g. {text: question, label: intent}."""
+    group_by: str | None = None
+    """A metadata field whose equal values stay on one side of the split; default: equal prompts stay together."""
+    max_line_bytes: Annotated[int, Field(ge=1024, le=1 << 28)] = 1 << 20
+    """Longer rows are quarantined unread."""
+    max_depth: Annotated[int, Field(ge=2, le=500)] = 32
+    """Deeper JSON is quarantined unparsed."""
+
+
+class ValidateParams(Section):
+    min_rows: Count = 50
+    """Fewer accepted rows than this stop the run before any expectation is asked."""
+    max_quarantined_share: Fraction = 0.2
+    """Of the rows read in the newest batch, how many may be quarantined."""
+    max_duplicate_share: Fraction = 0.9
+    """Of the rows read in the newest batch, how many may be duplicates of each other or of earlier rows."""
+    max_input_chars: Count = 20_000
+    max_output_chars: Count = 20_000
+    labels: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """classify: the only labels allowed; default: any."""
+    min_rows_per_label: Annotated[int, Field(ge=0)] = 2
+    """classify: a label with fewer rows can be neither learned nor measured."""
+
+
+class SplitParams(Section):
+    eval: Share = 0.05
+    test: Share = 0.15
+    salt: str = "tuneline"
+    """Changing it reshuffles all sides once: the old test split is then worth nothing as a held-out set."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> SplitParams:
+        if self.eval + self.test > 0.9:
+            raise ValueError("eval + test leave less than a tenth for train")
+        return self
+
+
+class TrainParams(Section):
+    tuner: Literal["lora", "qlora"] = "lora"
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Annotated[int, Field(ge=1)] = 32
+    dropout: Share = 0.0
+    target_modules: Annotated[tuple[str, ...], Field(strict=False)] | Literal["all-linear"] = "all-linear"
+    epochs: Annotated[float, Field(gt=0)] = 3.0
+    max_steps: Count | None = None
+    """Stop after this many optimizer steps, whatever epochs says."""
+    batch_size: Count = 16
+    gradient_accumulation: Count = 1
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_share: Share = 0.05
+    """Of all steps."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    label_smoothing: Share = 0.0
+    max_length: Count = 512
+    """In tokens. Longer prompts are cut at their start (generate) or end (classify); longer answers are dropped; both counted."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
+    logging_steps: Count = 10
+    eval_steps: Count | None = None
+    """How often the eval split is measured; default: once an epoch."""
+    save_steps: Count = 50
+    """How often a checkpoint is written."""
+    keep_checkpoints: Count = 2
+
+
+class EvaluateParams(Section):
+    metrics: Annotated[
+        tuple[Literal["exact_match", "token_f1", "accuracy", "macro_f1", "json_valid"], ...],
+        Field(min_length=1, strict=False),
+    ] = ("exact_match", "token_f1")
+    """The first is the primary one."""
+    slices: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Fields (label, source, or any metadata field) to break the primary metric down by."""
+    batch_size: Count = 32
+    max_new_tokens: Count = 128
+    resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    seed: int = 7
+
+
+class GateParams(Section):
+    min_test_rows: Count = 100
+    """Fewer are insufficient, which never passes."""
+    thresholds: dict[str, float] = {}
+    """Metric: the least value; the lower end of the interval must reach it."""
+    not_worse_than_champion: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Metric: margin; the lower end of (candidate - champion) must be above -margin."""
+    better_than_base: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Metric: margin; the lower end of (candidate - bare base) must be above it."""
+
+
+class ReleaseParams(Section):
+    stages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("staging", "production")
+    promote_on_pass: str | None = None
+    """A stage that a version takes by policy as soon as the gate has passed it; default: a person promotes."""
+
+    @model_validator(mode="after")
+    def _check_stage(self) -> ReleaseParams:
+        if self.promote_on_pass is not None and self.promote_on_pass not in self.stages:
+            raise ValueError(
+                f"promote_on_pass names {self.promote_on_pass!r}, which is none of the stages {', '.join(self.stages)}"
+            )
+        for stage in self.stages:
+            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", stage) or stage == "latest":
+                raise ValueError(
+                    f"{stage!r} can be no stage: lower-case letters, digits, - and _; 'latest' is MLflow's own"
+                )
+        return self
+
+
+class ScheduleParams(Section):
+    cron: str = "0 3 * * *"
+    timezone: str = "UTC"
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    model: ModelParams
+    ingest: IngestParams = IngestParams()
+    validate_: Annotated[ValidateParams, Field(alias="validate")] = ValidateParams()
+    split: SplitParams = SplitParams()
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    gate: GateParams = GateParams()
+    release: ReleaseParams = ReleaseParams()
+    schedule: ScheduleParams = ScheduleParams()
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Params:
+        problems: list[str] = []
+        wrong = {"generate": {"accuracy", "macro_f1"}, "classify": {"exact_match", "token_f1", "json_valid"}}[
+            self.model.task
+        ]
+        for metric in wrong.intersection(self.evaluate.metrics):
+            problems.append(f"evaluate.metrics: {metric} does not fit the task {self.model.task}")
+        for key in ("thresholds", "not_worse_than_champion", "better_than_base"):
+            for metric in getattr(self.gate, key):
+                if metric not in self.evaluate.metrics:
+                    problems.append(f"gate.{key}.{metric}: not among evaluate.metrics, so the gate could never see it")
+        if self.ingest.format in {"chat", "alpaca", "prompt_completion"} and self.model.task is Task.CLASSIFY:
+            problems.append(f"ingest.format: {self.ingest.format} rows have no label, which the task classify needs")
+        if self.ingest.format == "classification" and self.model.task is Task.GENERATE:
+            problems.append("ingest.format: classification rows have no answer, which the task generate needs")
+        if self.validate_.labels is not None and self.model.task is Task.GENERATE:
+            problems.append("validate.labels: only the task classify has labels")
+        if self.model.chat_template is not None and self.model.task is Task.CLASSIFY:
+            problems.append("model.chat_template: only the task generate uses one")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

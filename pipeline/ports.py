@@ -1,0 +1,120 @@
+"""Protocols the steps are given: what a step may ask of the world. Backends implement them; wiring.py picks the backend.
+
+Only signatures live here. A step never learns which tool answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.domain.data import CheckResult
+from pipeline.domain.release import Event, EventKind, ModelVersion
+
+
+class Expectations(Protocol):
+    """Runs an expectation suite over a Parquet file. Results carry `error` when an expectation itself broke."""
+
+    def check(self, table: Path, suite: Sequence[Mapping[str, Any]], *, docs: Path) -> tuple[CheckResult, ...]:
+        """Check `table` against `suite` (dicts of type, kwargs, and an optional note); build Data Docs (HTML) below `docs`."""
+        ...
+
+
+class Tracker(Protocol):
+    """One tracked run: curves, parameters, files. Steps log through it; they never open or close it."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None: ...
+
+    def log_dataset(self, name: str, digest: str, *, source: str, rows: int, context: str) -> None: ...
+
+    def log_file(self, path: Path, folder: str = "") -> None: ...
+
+    def log_folder(self, path: Path, folder: str) -> None: ...
+
+    def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+
+class Registry(Protocol):
+    """Named, numbered model versions and their files, and the aliases that project the ledger onto them."""
+
+    def register(self, name: str, *, run_id: str, source: str, tags: Mapping[str, str]) -> str:
+        """Create a version of `name` from a run's logged model and return its number; the same `source` gives the same number."""
+        ...
+
+    def version_tags(self, name: str, version: str) -> dict[str, str]:
+        """Tags of a version. Raises Misuse if there is none."""
+        ...
+
+    def set_version_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None: ...
+
+    def versions(self, name: str) -> list[str]:
+        """Numbers of all versions, oldest first."""
+        ...
+
+    def artifacts(self, name: str, version: str) -> Path:
+        """Local folder that holds the version's files. Raises Broken if it is missing."""
+        ...
+
+    def aliases(self, name: str) -> dict[str, str]: ...
+
+    def point(self, name: str, alias: str, version: str | None) -> None:
+        """Set an alias, or delete it with None. Safe to repeat."""
+        ...
+
+
+class Ledger(Protocol):
+    """Append-only events per model, each with the digest of the one before. An append is a compare-and-swap."""
+
+    def events(self, model: str) -> tuple[Event, ...]:
+        """All events of a model in sequence order. Raises Tampered when a stored event does not match its digest."""
+        ...
+
+    def models(self) -> tuple[str, ...]: ...
+
+    def append(
+        self,
+        model: str,
+        event: EventKind,
+        *,
+        expected: int,
+        version: str,
+        subject: str,
+        stage: str | None,
+        leaves: str | None,
+        actor: str,
+        reason: str,
+        at: datetime,
+    ) -> Event:
+        """Append as sequence `expected` + 1. Raises Conflict, changing nothing, when the head is no longer `expected`."""
+        ...
+
+    def verify(self) -> tuple[str, ...]:
+        """What is broken in the store, a sentence each; empty when whole."""
+        ...
+
+
+class Archive(Protocol):
+    """Finds records and files of past runs by digest: git tags and the data store behind them."""
+
+    def record(self, version: ModelVersion, digest: str) -> tuple[str, str]:
+        """Canonical JSON text of the record `digest` in the run that made `version`, and where it was read. Raises Broken."""
+        ...
+
+    def files(self, version: ModelVersion) -> Iterator[tuple[str, Path]]:
+        """(path in the run's folder, stored file) for every data file that the run tracked. Raises Broken if one is missing."""
+        ...
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total); total 0 when unknown. For progress bars and plain lines."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The Progress that says nothing."""

@@ -1,0 +1,36 @@
+"""Where the world is: addresses of stores and servers, and secrets. From the environment (TUNELINE_…) only.
+
+Params say what to do and are recorded; settings say where, may hold secrets, and never enter a record, a log or a lock.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Unset means the embedded default below the project's `.tuneline/` folder."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNELINE_", extra="ignore", frozen=True)
+
+    home: Path | None = None
+    """The state folder; default `.tuneline` in the project."""
+    mlflow_uri: SecretStr | None = None
+    """MLflow tracking and registry address; default SQLite in the state folder."""
+    ledger_url: SecretStr | None = None
+    """SQLAlchemy URL of the release ledger; default SQLite in the state folder. PostgreSQL: postgresql+psycopg://…"""
+    prefect_api: str | None = None
+    """URL of a Prefect API to use; default a local server that is started once and reused."""
+    dvc_remote: str | None = None
+    """Name of the DVC remote to push to; default the one in .dvc/config."""
+    actor: str | None = None
+    """Who is acting, where a command is not told with --by; default the login name."""
+
+
+@cache
+def settings() -> Settings:
+    return Settings()

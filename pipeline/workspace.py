@@ -1,0 +1,127 @@
+"""The only module that spells a path. Project: the user's checkout and its state folder. Workspace: one run's own folder.
+
+Nothing here reads or writes; callers make what they need. dvc.yaml names the same paths, and tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder that a run works in: a git worktree, or wherever `dvc repro` was called."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def snapshot(self) -> Path:
+        """Folder: snapshot.json, shards/, quarantine/ (see domain/data.py)."""
+        return self.root / "data" / "snapshot"
+
+    @property
+    def champion(self) -> Path:
+        """Folder: champion.json and, if there is a champion, adapter/."""
+        return self.root / "data" / "champion"
+
+    @property
+    def validation(self) -> Path:
+        """Folder: validation.json, validation.html, data_docs/."""
+        return self.root / "work" / "validate"
+
+    @property
+    def splits(self) -> Path:
+        """Folder: splits.json, train.parquet, eval.parquet, test.parquet."""
+        return self.root / "work" / "split"
+
+    @property
+    def training(self) -> Path:
+        """Folder: training.json, adapter/, curves.jsonl."""
+        return self.root / "work" / "train"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder: evaluation.json, predictions.parquet, metrics.json."""
+        return self.root / "work" / "evaluate"
+
+    @property
+    def release(self) -> Path:
+        """Folder, kept in git, not in DVC: decision.json, version.json, report.html."""
+        return self.root / "work" / "release"
+
+    @property
+    def snapshot_record(self) -> Path:
+        return self.snapshot / "snapshot.json"
+
+    @property
+    def champion_record(self) -> Path:
+        return self.champion / "champion.json"
+
+    @property
+    def validation_record(self) -> Path:
+        return self.validation / "validation.json"
+
+    @property
+    def splits_record(self) -> Path:
+        return self.splits / "splits.json"
+
+    @property
+    def training_record(self) -> Path:
+        return self.training / "training.json"
+
+    @property
+    def evaluation_record(self) -> Path:
+        return self.evaluation / "evaluation.json"
+
+    @property
+    def decision_record(self) -> Path:
+        return self.release / "decision.json"
+
+    @property
+    def report_page(self) -> Path:
+        return self.release / "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The user's checkout. `state` (default .tuneline/) is ours alone and never in git."""
+
+    root: Path
+    state: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.state / "runs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.state / "checkpoints"
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.db"
+
+    @property
+    def mlflow_db(self) -> Path:
+        return self.state / "mlflow.db"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.state / "artifacts"
+
+    @property
+    def remote(self) -> Path:
+        return self.state / "remote"
+
+    @property
+    def prefect(self) -> Path:
+        return self.state / "prefect"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
