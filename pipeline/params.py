@@ -20,9 +20,7 @@ Count = Annotated[int, Field(ge=1)]
 
 class Section(BaseModel):
     # Strict: "1e-4" is a string in YAML 1.1 and must be reported, not guessed at; an int where a float is due is fine.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class ModelParams(Section):
@@ -160,9 +158,7 @@ class ReleaseParams(Section):
             )
         for stage in self.stages:
             if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", stage) or stage == "latest":
-                raise ValueError(
-                    f"{stage!r} can be no stage: lower-case letters, digits, - and _; 'latest' is MLflow's own"
-                )
+                raise ValueError(f"{stage!r} can be no stage: lower-case letters, digits, - and _; 'latest' is MLflow's own")
         return self
 
 
@@ -187,9 +183,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
         problems: list[str] = []
-        wrong = {"generate": {"accuracy", "macro_f1"}, "classify": {"exact_match", "token_f1", "json_valid"}}[
-            self.model.task
-        ]
+        wrong = {"generate": {"accuracy", "macro_f1"}, "classify": {"exact_match", "token_f1", "json_valid"}}[self.model.task]
         for metric in wrong.intersection(self.evaluate.metrics):
             problems.append(f"evaluate.metrics: {metric} does not fit the task {self.model.task}")
         for key in ("thresholds", "not_worse_than_champion", "better_than_base"):

@@ -6,6 +6,7 @@ Only signatures live here. A step never learns which tool answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,6 +63,10 @@ class Registry(Protocol):
         """Local folder that holds the version's files. Raises Broken if it is missing."""
         ...
 
+    def run_artifacts(self, run_id: str) -> Path:
+        """Local folder that holds what the run logged (reports, records). Raises Broken if it is missing."""
+        ...
+
     def aliases(self, name: str) -> dict[str, str]: ...
 
     def point(self, name: str, alias: str, version: str | None) -> None:
@@ -91,13 +96,27 @@ class Ledger(Protocol):
         actor: str,
         reason: str,
         at: datetime,
+        record: str | None = None,
     ) -> Event:
-        """Append as sequence `expected` + 1. Raises Conflict, changing nothing, when the head is no longer `expected`."""
+        """Append as sequence `expected` + 1. Raises Conflict, changing nothing, when the head is no longer `expected`.
+
+        record: for registered, the ModelVersion's JSON. Repeating an append whose outcome was unknown, with the very same
+        arguments, returns the event it made. Raises Misuse for words no store should be given, TryLater when it is locked.
+        """
         ...
 
     def verify(self) -> tuple[str, ...]:
         """What is broken in the store, a sentence each; empty when whole."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One stored copy of a file that a run tracked. `path` is its place in the run's folder (ends with / for a listing)."""
+
+    path: str
+    stored: Path
+    md5: str | None = None
 
 
 class Archive(Protocol):
@@ -107,8 +126,8 @@ class Archive(Protocol):
         """Canonical JSON text of the record `digest` in the run that made `version`, and where it was read. Raises Broken."""
         ...
 
-    def files(self, version: ModelVersion) -> Iterator[tuple[str, Path]]:
-        """(path in the run's folder, stored file) for every data file that the run tracked. Raises Broken if one is missing."""
+    def files(self, version: ModelVersion) -> Iterator[StoredFile]:
+        """Every stored copy of every data file that the run tracked, unverified. Raises Broken if one is missing."""
         ...
 
 

@@ -7,34 +7,29 @@ Nothing is downloaded and no library module is imported: sources are only parsed
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import random
 import string
 import sysconfig
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    from .domains import DOMAINS, Domain
-except ImportError:  # run as a script, beside its neighbours
-    from domains import DOMAINS, Domain
-
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-GREETINGS = ("Hello, ", "Hi, ", "Good morning. ", "Dear team, ", "Hey, ", "Hi there! ", "Please note: ", "Good day, ")
-CLOSINGS = (" Thanks!", " Thank you.", " Best wishes.", " Cheers", " Bye.", " Many thanks in advance.")
-FILLERS = ("by the way, my neighbour at number {} says hello", "I tried {} times", "I have waited {} days", "it was {} last year",
-           "there were {} people before me", "I live on floor {}", "I do not know what else to say", "it is a nice place", "we talked about it before")
-PLACES = ("Bern", "Oslo", "Porto", "Lyon", "Delft", "Turin", "Cork", "Malmo", "Gdansk", "Bath", "Leeds", "Ghent", "Split", "Zadar")
-PEOPLE = ("Anna", "Ben", "Carla", "David", "Emma", "Farid", "Greta", "Hugo", "Ines", "Jonas", "Kira", "Leo", "Mina", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Yusuf")
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "today", "tomorrow")
-ADJECTIVES = ("old", "red", "small", "quiet", "bright", "heavy", "cold", "new", "broken", "green", "late", "wrong", "missing", "damaged", "empty", "clean", "slow", "strange")
-VERBS = ("found", "lost", "sold", "painted", "bought", "opened", "sent", "moved", "cleaned", "watched", "repaired", "returned", "delivered", "charged", "ordered", "cancelled")
-REASONS = ("because it was late", "after the rain", "before lunch", "with great care", "for a friend", "without a word", "as soon as possible", "twice", "again", "in the morning", "while the others slept")
-WORDS = tuple(sorted({word for domain in DOMAINS for word in domain.things.split(",")}))
-SYLLABLES = tuple(a + b for a in "b d f g k l m n p r s t v z br st tr".split() for b in ("a", "e", "i", "o", "u", "an", "er", "il", "on"))
+HERE = Path(__file__).parent
+DOMAINS: list[dict] = list(tomllib.loads((HERE / "domains.toml").read_text(encoding="utf-8")).values())
+WORDS: dict[str, list[str]] = tomllib.loads((HERE / "words.toml").read_text(encoding="utf-8"))
+THINGS = sorted({thing for domain in DOMAINS for thing in domain["things"]})
+SYLLABLES = tuple(
+    a + b
+    for a in ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "st", "tr"]
+    for b in ("a", "e", "i", "o", "u", "an", "er", "il", "on")
+)
 
 
-def docstrings(limit: int = 700) -> list[str]:
+@functools.cache
+def docstrings(limit: int = 700) -> tuple[str, ...]:
     """The docstrings of the standard library, cut to `limit` characters, in the order of their sorted file names."""
     root = Path(sysconfig.get_paths()["stdlib"])
     texts: dict[str, None] = {}
@@ -50,7 +45,7 @@ def docstrings(limit: int = 700) -> list[str]:
                 text = (ast.get_docstring(node) or "")[:limit]
                 if len(text) > 40 and not any(token in text for token in SPECIAL_TOKENS):
                     texts[text] = None
-    return list(texts)
+    return tuple(texts)
 
 
 def pseudo_word(rng: random.Random) -> str:
@@ -70,11 +65,11 @@ def slot(kind: str, rng: random.Random) -> str | int:
     if kind == "code":
         return code(rng)
     if kind == "person":
-        return rng.choice(PEOPLE) if rng.random() < 0.5 else pseudo_word(rng).capitalize()
+        return rng.choice(WORDS["people"]) if rng.random() < 0.5 else pseudo_word(rng).capitalize()
     if kind == "place":
-        return rng.choice(PLACES) if rng.random() < 0.5 else pseudo_word(rng).capitalize()
+        return rng.choice(WORDS["places"]) if rng.random() < 0.5 else pseudo_word(rng).capitalize()
     if kind == "day":
-        return rng.choice(DAYS)
+        return rng.choice(WORDS["days"])
     if kind == "time":
         return f"{rng.randrange(24)}:{rng.choice(('00', '15', '30', '45'))}"
     if kind == "room":
@@ -85,9 +80,9 @@ def slot(kind: str, rng: random.Random) -> str | int:
 def typo(text: str, rng: random.Random) -> str:
     """The text with one pair of neighbouring letters swapped or one letter lost."""
     at = rng.randrange(1, max(2, len(text) - 2))
-    if not text[at - 1:at + 2].isalpha():
+    if not text[at - 1 : at + 2].isalpha():
         return text
-    return text[:at] + text[at + 1:] if rng.random() < 0.5 else text[:at] + text[at + 1] + text[at] + text[at + 2:]
+    return text[:at] + text[at + 1 :] if rng.random() < 0.5 else text[:at] + text[at + 1] + text[at] + text[at + 2 :]
 
 
 def sentences(parts: list[str], rng: random.Random) -> str:
@@ -109,38 +104,40 @@ def compact(value: object, rng: random.Random) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":") if rng.random() < 0.9 else None)
 
 
-def message_task(domain: Domain, rng: random.Random) -> str:
-    """Read a message, answer with JSON: a label, what it is about, copied facts (null when not said), a closing sentence."""
-    thing = rng.choice(domain.things.split(",")) if rng.random() < 0.6 else rng.choice((rng.choice(WORDS), pseudo_word(rng)))
-    label = rng.choice(list(domain.cues))
-    parts = [rng.choice(domain.cues[label].split("|")).replace("{thing}", rng.choice(("", "", "", rng.choice(ADJECTIVES) + " ")) + thing)]
-    answer: dict[str, object] = {domain.label_key: label, domain.thing_key: thing}
-    if domain.level_key:
-        level = rng.choice(list(domain.levels))
-        answer[domain.level_key] = level
-        if domain.levels[level]:
-            parts.append(rng.choice(domain.levels[level].split("|")))
+def message_task(domain: dict, rng: random.Random) -> str:
+    """Read a message, answer with JSON: a label, what it is about, copied facts or null, and a closing sentence."""
+    thing = rng.choice(domain["things"]) if rng.random() < 0.6 else rng.choice((rng.choice(THINGS), pseudo_word(rng)))
+    label = rng.choice(list(domain["cues"]))
+    cue = rng.choice(domain["cues"][label])
+    parts = [cue.replace("{thing}", rng.choice(("", "", "", rng.choice(WORDS["adjectives"]) + " ")) + thing)]
+    answer: dict[str, object] = {domain["label_key"]: label, domain["thing_key"]: thing}
+    if "level_key" in domain:
+        level = rng.choice(list(domain["levels"]))
+        answer[domain["level_key"]] = level
+        if domain["levels"][level]:
+            parts.append(rng.choice(domain["levels"][level]))
     code_value = None
-    for kind, fact in domain.facts.items():
-        key, _, phrases = fact.partition(": ")
+    for kind, fact in domain["facts"].items():
+        ((key, phrases),) = fact.items()
         value = slot(kind, rng) if rng.random() < 0.7 else None
         answer[key] = value
         if kind == "code":
             code_value = value
         if value is not None:
-            parts.append(rng.choice(phrases.split("|")).replace("{}", rng.choice(("", "", "#", "no. ")) * (kind == "code") + str(value)))
+            phrase = rng.choice(phrases)
+            parts.append(phrase.replace("{}", rng.choice(("", "", "#", "no. ")) * (kind == "code") + str(value)))
     if rng.random() < 0.35:
-        parts.append(rng.choice(FILLERS).format(rng.randrange(2, 900)))
+        parts.append(rng.choice(WORDS["fillers"]).format(rng.randrange(2, 900)))
     rng.shuffle(parts)
-    note = domain.notes[label].replace("{thing}", thing)
+    note = domain["notes"][label].replace("{thing}", thing)
     if "{code}" in note:
         note = note.replace("{code}", code_value) if code_value else f"Which {thing} do you mean?"
-    answer[domain.note_key] = note
+    answer[domain["note_key"]] = note
     user = sentences(parts, rng)
     if rng.random() < 0.4:
-        user = rng.choice(GREETINGS) + user
+        user = rng.choice(WORDS["greetings"]) + user
     if rng.random() < 0.3:
-        user += rng.choice(CLOSINGS)
+        user += rng.choice(WORDS["closings"])
     if rng.random() < 0.2:
         user = typo(user, rng)
     system = ""
@@ -153,9 +150,15 @@ def message_task(domain: Domain, rng: random.Random) -> str:
 
 def free_schema(rng: random.Random) -> str:
     """Named values in the text become JSON under the same names: nothing to know, everything to copy."""
-    names = rng.sample(WORDS + DAYS[:7] + ADJECTIVES + tuple(pseudo_word(rng) for _ in range(8)), k=rng.randrange(2, 6))
+    names = rng.sample(
+        THINGS + WORDS["days"][:7] + WORDS["adjectives"] + [pseudo_word(rng) for _ in range(8)],
+        k=rng.randrange(2, 6),
+    )
     pairs = {name: slot(rng.choice(("code", "code", "person", "number", "count", "time")), rng) for name in names}
-    clauses = [rng.choice(("the {} is {}", "{}: {}", "{} = {}", "for {} take {}", "{} is now {}")).format(*pair) for pair in pairs.items()]
+    clauses = [
+        rng.choice(("the {} is {}", "{}: {}", "{} = {}", "for {} take {}", "{} is now {}")).format(*pair)
+        for pair in pairs.items()
+    ]
     if rng.random() < 0.5:
         wanted = rng.choice(names)
         return chat(f"{sentences(clauses, rng)} What is {wanted}?", compact({wanted: pairs[wanted]}, rng))
@@ -166,10 +169,11 @@ def story(rng: random.Random) -> str:
     """A short paragraph, often with a question about it."""
     who, where = slot("person", rng), slot("place", rng)
     lines, told = [], []
-    for verb in rng.sample(VERBS, k=rng.randrange(2, 5)):
-        what, how = f"{rng.choice(ADJECTIVES)} {rng.choice(WORDS)}", rng.choice(REASONS)
+    for verb in rng.sample(WORDS["verbs"], k=rng.randrange(2, 5)):
+        what, how = f"{rng.choice(WORDS['adjectives'])} {rng.choice(THINGS)}", rng.choice(WORDS["reasons"])
         told.append((verb, what))
-        lines.append(rng.choice((f"{who} {verb} the {what} {how}.", f"In {where} {who} {verb} a {what}.", f"{how.capitalize()}, {who} {verb} the {what}.")))
+        ways = f"{who} {verb} the {what} {how}.", f"In {where} {who} {verb} a {what}."
+        lines.append(rng.choice((*ways, f"{how.capitalize()}, {who} {verb} the {what}.")))
     text = " ".join(lines)
     kind = rng.random()
     if kind < 0.3:
@@ -178,7 +182,9 @@ def story(rng: random.Random) -> str:
         verb, what = rng.choice(told)
         return chat(f"{text} What was {verb}?", f"The {what} was {verb} by {who}.")
     if kind < 0.8:
-        return chat(f"{text} Where was it?" if where in text else f"Who is it about? {text}", f"It was in {where}." if where in text else f"It is about {who}.")
+        if where in text:
+            return chat(f"{text} Where was it?", f"It was in {where}.")
+        return chat(f"Who is it about? {text}", f"It is about {who}.")
     return chat(f"List the things. {text}", compact([what for _, what in told], rng))
 
 
@@ -190,7 +196,8 @@ def copying(rng: random.Random) -> str:
         return chat("Repeat: " + " ".join(items), " ".join(items))
     if kind < 0.7:
         wanted = code(rng)
-        text = sentences([rng.choice(FILLERS).format(rng.randrange(2, 900)), f"the code is {wanted}", rng.choice(FILLERS).format(rng.randrange(2, 99))], rng)
+        before, after = (rng.choice(WORDS["fillers"]).format(rng.randrange(2, most)) for most in (900, 99))
+        text = sentences([before, f"the code is {wanted}", after], rng)
         return chat(f"Find the code. {text}", wanted)
     if kind < 0.85:
         return chat("Reverse: " + " ".join(items), " ".join(reversed(items)))
@@ -201,7 +208,6 @@ def documents(count: int, seed: int = 0) -> Iterator[str]:
     """Yield `count` documents of the training mix, the same ones for the same seed."""
     rng = random.Random(seed)
     library: list[str] = []
-    all_docstrings: list[str] = []
     for _ in range(count):
         kind = rng.random()
         if kind < 0.62:
@@ -213,8 +219,8 @@ def documents(count: int, seed: int = 0) -> Iterator[str]:
         elif kind < 0.92:
             yield story(rng)
         else:
-            if not library:  # read once; gone through again, in another order, when a long run uses it up
-                library = list(all_docstrings := all_docstrings or docstrings())
+            if not library:  # a long run goes through them again, in another order
+                library = list(docstrings())
                 rng.shuffle(library)
             yield f"<s>{library.pop()}</s>"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from corpus import SPECIAL_TOKENS, documents
+from muon import Muon
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -45,8 +46,13 @@ def train_tokenizer(texts: list[str], vocab_size: int = 2048) -> PreTrainedToken
     )
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|end|>", pad_token="<pad>", model_max_length=CONTEXT,
-        additional_special_tokens=["</s>", "<|system|>", "<|user|>", "<|assistant|>"], clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="<|end|>",
+        pad_token="<pad>",
+        model_max_length=CONTEXT,
+        additional_special_tokens=["</s>", "<|system|>", "<|user|>", "<|assistant|>"],
+        clean_up_tokenization_spaces=False,
         padding_side="left",
     )
     fast.chat_template = CHAT_TEMPLATE
@@ -54,7 +60,7 @@ def train_tokenizer(texts: list[str], vocab_size: int = 2048) -> PreTrainedToken
 
 
 def pack(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids in one stream cut into windows, and a weight for each: a prompt's tokens count less than an answer's."""
+    """Windows cut from one stream of token ids, and their weights: a prompt's tokens count less than an answer's."""
     ids = np.concatenate([np.asarray(e.ids, dtype=np.int16) for e in tokenizer.backend_tokenizer.encode_batch(texts)])
     start, prompt, answer = (tokenizer.convert_tokens_to_ids(t) for t in ("<s>", "<|user|>", "<|assistant|>"))
     marks = np.where((ids == start) | (ids == prompt) | (ids == answer), np.arange(len(ids)), 0)
@@ -67,14 +73,25 @@ def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, ml
     """A Llama of about two million weights with fresh random values."""
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers,
-        num_attention_heads=hidden // 32, max_position_embeddings=CONTEXT, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=end, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=mlp,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=end,
+        pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config).float()
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False,
-        eos_token_id=[end, tokenizer.convert_tokens_to_ids("</s>")], max_new_tokens=128,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+        eos_token_id=[end, tokenizer.convert_tokens_to_ids("</s>")],
+        max_new_tokens=128,
     )
     return model
 
@@ -92,16 +109,25 @@ def held_out_loss(model: LlamaForCausalLM, ids: np.ndarray, weights: np.ndarray,
     """The weighted loss on windows that training never sees."""
     model.eval()
     with torch.no_grad():
-        losses = [float(window_loss(model, ids[i:i + 16], weights[i:i + 16], device)) for i in range(0, len(ids), 16)]
+        losses = [
+            float(window_loss(model, ids[i : i + 16], weights[i : i + 16], device)) for i in range(0, len(ids), 16)
+        ]
     model.train()
     return sum(losses) / len(losses)
 
 
-def learning_rate(done: float, peak: float) -> float:
-    """Linear warm-up over the first fiftieth of the time, then a cosine down to a twentieth of the peak."""
+def schedule(done: float) -> float:
+    """The share of the peak learning rate: warm-up over the first fiftieth of the time, then a cosine down to 0.03."""
     if done < 0.02:
-        return peak * (done + 1e-4) / 0.02
-    return peak * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - 0.02) / 0.98))))
+        return (done + 1e-4) / 0.02
+    return 0.03 + 0.485 * (1 + math.cos(math.pi * min(1.0, (done - 0.02) / 0.98)))
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write the model folder; a run cut short keeps its last one."""
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
 
 
 def pretrain(args: argparse.Namespace) -> None:
@@ -115,36 +141,50 @@ def pretrain(args: argparse.Namespace) -> None:
     held = pack(tokenizer, list(documents(600, HELD_OUT_SEED)))
     np.random.default_rng(args.seed).shuffle(order := np.arange(len(ids)))
     model = build_model(tokenizer, args.hidden, args.layers, args.mlp).to(device).train()
-    print(f"{model.num_parameters():,} weights, {ids.size:,} tokens of text, {held[0].size:,} held out, on {device}", flush=True)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98))
+    print(
+        f"{model.num_parameters():,} weights, {ids.size:,} tokens of text, {held[0].size:,} held out, on {device}",
+        flush=True,
+    )
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = (
+        Muon(hidden, lr=args.lr),
+        torch.optim.AdamW(others, lr=args.lr * 0.3, betas=(0.9, 0.98), weight_decay=0.0),
+    )
+    groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     began, step, seen, recent = time.monotonic(), 0, 0, []
     while (spent := time.monotonic() - began) < args.minutes * 60:
-        rate = learning_rate(spent / (args.minutes * 60), args.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        share = schedule(spent / (args.minutes * 60))
+        for group, peak in groups:
+            group["lr"] = peak * share
         rows = order[[(step * args.batch + i) % len(order) for i in range(args.batch)]]
         loss = window_loss(model, ids[rows], weights[rows], device)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         step, seen, recent = step + 1, seen + rows.size * WINDOW, [*recent[-49:], loss.item()]
         if step % 50 == 0:
             took = time.monotonic() - began
-            print(f"step {step}  {took:.0f} s  {seen / took:.0f} tokens/s  loss {sum(recent) / len(recent):.3f}", flush=True)
+            print(
+                f"step {step}  {took:.0f} s  {seen / took:.0f} tokens/s  loss {sum(recent) / len(recent):.3f}",
+                flush=True,
+            )
         if step % 500 == 0:
             print(f"held out {held_out_loss(model, *held, device):.3f}", flush=True)
+            save(model, tokenizer, args.out)
     record = {
-        "seed": args.seed, "seconds": round(time.monotonic() - began), "steps": step, "tokens": seen, "weights": model.num_parameters(),
-        "final_loss": round(sum(recent) / len(recent), 3), "held_out_loss": round(held_out_loss(model, *held, device), 3),
+        "seed": args.seed,
+        "seconds": round(time.monotonic() - began),
+        "steps": step,
+        "tokens": seen,
+        "weights": model.num_parameters(),
+        "final_loss": round(sum(recent) / len(recent), 3),
+        "held_out_loss": round(held_out_loss(model, *held, device), 3),
     }
     print(json.dumps(record))
-    args.out.mkdir(parents=True, exist_ok=True)
-    model.cpu().save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
+    save(model, tokenizer, args.out)
 
 
 if __name__ == "__main__":
@@ -152,9 +192,9 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--documents", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--documents", type=int, default=130_000)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--mlp", type=int, default=512)

@@ -90,7 +90,10 @@ class Shard(FileDigest):
 
 
 class Snapshot(Record):
-    """A dataset at one time. `sources`, `shards` and `quarantine` hold everything since the first snapshot, oldest first."""
+    """A dataset at one time. `sources`, `shards` and `quarantine` hold everything since the first snapshot, oldest first.
+
+    fresh: how many of `sources`, the last ones, came with this snapshot: the newest batch.
+    """
 
     kind: ClassVar[str] = "snapshot"
 
@@ -100,10 +103,16 @@ class Snapshot(Record):
     sources: tuple[SourceFile, ...]
     shards: tuple[Shard, ...]
     quarantine: tuple[Shard, ...]
+    fresh: int = 0
 
     @property
     def parents(self) -> tuple[str, ...]:
         return ((self.parent,) if self.parent else ()) + tuple(s.sha256 for s in self.sources)
+
+    @property
+    def batch(self) -> tuple[SourceFile, ...]:
+        """The sources that came with this snapshot; empty when nothing is known of them."""
+        return self.sources[len(self.sources) - self.fresh :]
 
     @property
     def rows(self) -> int:

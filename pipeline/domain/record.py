@@ -51,9 +51,7 @@ class Record(Value):
     def from_json(cls, text: str, *, where: str = "record", digest: str | None = None) -> Self:
         """Parse what `to_json` wrote. Raises Tampered when `digest` is given and differs, Broken when it is no such record."""
         if digest is not None and digest_bytes(text.encode()) != digest:
-            raise Tampered(
-                f"the {cls.kind} record does not have the digest {digest[:12]} it was filed under", where=where
-            )
+            raise Tampered(f"the {cls.kind} record does not have the digest {digest[:12]} it was filed under", where=where)
         try:
             data = json.loads(text)
             if not isinstance(data, dict) or data.pop("kind", None) != cls.kind:
@@ -103,8 +101,7 @@ def digest_file(path: Path) -> str:
 def describe_files(folder: Path) -> tuple[FileDigest, ...]:
     """Every regular file below `folder`, sorted by path. Symlinks and special files raise Broken."""
     return tuple(
-        FileDigest(path=str(p.relative_to(folder)), sha256=digest_file(p), bytes=p.stat().st_size)
-        for p in _walk(folder)
+        FileDigest(path=str(p.relative_to(folder)), sha256=digest_file(p), bytes=p.stat().st_size) for p in _walk(folder)
     )
 
 

@@ -1,25 +1,31 @@
-"""The nouns of releases, and who holds a stage. Pure: events in, holders out. Storing events is backends/ledger.py's work.
+"""The nouns of releases, and what a model's events say: who holds a stage, since when, which version a text means.
 
+Pure: events in, answers out. Storing events is backends/ledger.py's work; whether a stage may move is domain/moves.py's.
 Promotion pushes onto a stage's stack and rollback pops it, so a second rollback can not ping-pong back to the bad version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, model_validator
 
-from pipeline.domain.record import FileDigest, Record
+from pipeline.domain.record import FileDigest, Record, Value, digest_bytes
+from pipeline.errors import Misuse
 
 GENESIS = "0" * 64
 """What the first event of a model names as the event before it."""
 
 
 class ModelVersion(Record):
-    """A registered version: the records that made it and the files that are it. `files` are relative to its artifact folder."""
+    """A registered version: the records that made it and the files that are it. `files` are relative to its artifact folder.
+
+    reports: what the run itself had logged by then (report page, data docs), relative to the run's artifact folder.
+    """
 
     kind: ClassVar[str] = "model_version"
 
@@ -31,6 +37,7 @@ class ModelVersion(Record):
     decision: str
     adapter_digest: str
     files: tuple[FileDigest, ...]
+    reports: tuple[FileDigest, ...] = ()
     commit: str
     tag: str
     dirty: bool
@@ -38,6 +45,20 @@ class ModelVersion(Record):
     @property
     def parents(self) -> tuple[str, ...]:
         return (self.training, self.evaluation, self.decision)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What the registry shows of this record; reconcile restores them."""
+        return {
+            "tuneline.record": self.digest,
+            "tuneline.training": self.training,
+            "tuneline.evaluation": self.evaluation,
+            "tuneline.decision": self.decision,
+            "tuneline.adapter": self.adapter_digest,
+            "tuneline.commit": self.commit,
+            "tuneline.tag": self.tag,
+            "tuneline.dirty": str(self.dirty).lower(),
+        }
 
 
 class EventKind(StrEnum):
@@ -55,6 +76,7 @@ class Event(Record):
     sequence: 1, 2, 3 … without gaps within a model. previous: digest of the event before, GENESIS for the first.
     stage: for promoted and rolled_back. leaves: the version that held the stage before, where there was one; for a
     rollback it is always named, so that a retry after a crash finds its work done.
+    record: for registered, the ModelVersion's JSON itself, so that the ledger alone knows every version.
     """
 
     kind: ClassVar[str] = "event"
@@ -70,6 +92,13 @@ class Event(Record):
     actor: str
     reason: str
     at: AwareDatetime
+    record: str | None = None
+
+    @model_validator(mode="after")
+    def _check_record(self) -> Self:
+        if self.record is not None and digest_bytes(self.record.encode()) != self.subject:
+            raise ValueError("the record in the event is not the one that its subject names")
+        return self
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -77,7 +106,7 @@ class Event(Record):
 
 
 class ReleaseRecord(Record):
-    """The outcome of promote or rollback: who now holds the stage, and the event that says so (`changed` False: it already did)."""
+    """The outcome of promote or rollback: who now holds the stage, by which event, and whether this call `changed` that."""
 
     kind: ClassVar[str] = "release_record"
 
@@ -90,24 +119,94 @@ class ReleaseRecord(Record):
     changed: bool
 
 
+class Reign(Value):
+    """A time during which one version held a stage: the event that began it, and the one that ended it (None: still holds)."""
+
+    version: str
+    since: Event
+    until: Event | None = None
+
+
 def stack(events: Iterable[Event], stage: str) -> tuple[str, ...]:
     """Versions that hold or held `stage` and can be rolled back to, oldest first; the last one holds it now."""
     versions: list[str] = []
-    for event in events:
-        if event.event is EventKind.PROMOTED and event.stage == stage:
-            versions.append(event.version)
-        elif event.event is EventKind.ROLLED_BACK and event.stage == stage:
-            while versions and versions[-1] != event.version:
-                versions.pop()
-        elif event.event is EventKind.REVOKED:
-            versions = [v for v in versions if v != event.version]
+    for _, versions in _moves(events, stage):  # noqa: B007 - the last one counts
+        pass
     return tuple(versions)
 
 
 def holder(events: Iterable[Event], stage: str, *, at: datetime | None = None) -> str | None:
     """The version that holds `stage` now, or at an instant (timezone-aware), or None."""
-    seen = [e for e in events if at is None or e.at <= at]
+    seen = events if at is None else until(events, at)
     return (stack(seen, stage) or (None,))[-1]
+
+
+def until(events: Iterable[Event], at: datetime) -> tuple[Event, ...]:
+    """What had happened by an instant: always the first n events, whatever the clocks did.
+
+    An event counts from the latest time written so far, so a clock that was set back puts no event before an earlier one.
+    """
+    seen: list[Event] = []
+    for event in events:
+        if event.at > at:
+            break
+        seen.append(event)
+    return tuple(seen)
+
+
+def reigns(events: Iterable[Event], stage: str) -> tuple[Reign, ...]:
+    """Who held `stage`, one after the other, oldest first. Times in which nobody did lie between an end and the next start."""
+    past: list[Reign] = []
+    for event, versions in _moves(events, stage):
+        now = versions[-1] if versions else None
+        current = past[-1] if past and past[-1].until is None else None
+        if now == (current.version if current else None):
+            continue
+        if current:
+            past[-1] = current.model_copy(update={"until": event})
+        if now is not None:
+            past.append(Reign(version=now, since=event))
+    return tuple(past)
+
+
+def registrations(events: Iterable[Event]) -> dict[str, Event]:
+    """Version → the event that registered it, oldest first."""
+    return {e.version: e for e in events if e.event is EventKind.REGISTERED}
+
+
+def revoked(events: Iterable[Event]) -> frozenset[str]:
+    return frozenset(e.version for e in events if e.event is EventKind.REVOKED)
+
+
+def version_record(events: Sequence[Event], version: str) -> ModelVersion:
+    """The ModelVersion that the ledger keeps for a version number. Raises Misuse, listing what there is, if there is none."""
+    event = registrations(events).get(version)
+    if event is None or event.record is None:
+        raise Misuse(f"there is no version {version!r}", fix=_what_there_is(events))
+    return ModelVersion.from_json(event.record, where=f"ledger, event {event.sequence}", digest=event.subject)
+
+
+def resolve(events: Sequence[Event], text: str, stages: Sequence[str] = ()) -> str:
+    """The version number that a person means by `3`, `v3`, a stage, or the first 8 or more digits of a record or adapter digest.
+
+    Raises Misuse, listing what there is, when it means none or more than one.
+    """
+    known = registrations(events)
+    number = re.fullmatch(r"v?([1-9][0-9]{0,17})", text)
+    if number and number[1] in known:
+        return number[1]
+    if text in {*stages, *(e.stage for e in events if e.stage)}:
+        held = holder(events, text)
+        if held is None:
+            raise Misuse(f"no version holds {text}", fix=_what_there_is(events))
+        return held
+    if re.fullmatch(r"[0-9a-f]{8,64}", text):
+        found = [version for version, event in known.items() if _names(event, text)]
+        if len(found) > 1:
+            raise Misuse(f"{text!r} could be any of the versions {', '.join(found)}", fix="give more digits, or the version")
+        if found:
+            return found[0]
+    raise Misuse(f"there is no version {text[:100]!r}", fix=_what_there_is(events))
 
 
 def first_broken_link(events: Iterable[Event]) -> str | None:
@@ -120,3 +219,35 @@ def first_broken_link(events: Iterable[Event]) -> str | None:
             return f"event {event.sequence} of {event.model} does not follow the event before it"
         previous, expected = event.digest, expected + 1
     return None
+
+
+def _moves(events: Iterable[Event], stage: str) -> Iterator[tuple[Event, list[str]]]:
+    """Each event that may touch the stage's stack, with the stack after it."""
+    versions: list[str] = []
+    for event in events:
+        if event.event is EventKind.PROMOTED and event.stage == stage:
+            versions.append(event.version)
+        elif event.event is EventKind.ROLLED_BACK and event.stage == stage:
+            while versions and versions[-1] != event.version:
+                versions.pop()
+        elif event.event is EventKind.REVOKED and event.version in versions:
+            left = [v for v in versions if v != event.version]
+            # What stood on both sides of the revoked version is now one entry: rolling back to oneself means nothing.
+            versions = [v for i, v in enumerate(left) if i == 0 or v != left[i - 1]]
+        else:
+            continue
+        yield event, versions
+
+
+def _names(event: Event, prefix: str) -> bool:
+    if event.subject.startswith(prefix):
+        return True
+    return event.record is not None and ModelVersion.from_json(event.record).adapter_digest.startswith(prefix)
+
+
+def _what_there_is(events: Sequence[Event]) -> str:
+    versions = list(registrations(events))
+    stages = sorted({e.stage for e in events if e.stage and holder(events, e.stage)})
+    shown = ", ".join(versions[-10:]) or "none"
+    held = f"; stages held: {', '.join(stages)}" if stages else ""
+    return f"versions: {'… ' if len(versions) > 10 else ''}{shown}{held}"

@@ -1,0 +1,66 @@
+# Two commands: `make demo` and `make test`. Everything is installed into .venv from PyPI with plain pip and full pins.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# No telemetry, no hub, one thread a test process: two OpenMP threads beside another busy process spin.
+export OMP_WAIT_POLICY := PASSIVE
+export HF_HUB_OFFLINE ?= 1
+export HF_DATASETS_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM := false
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: help install demo demo-clean test lint bench bench-data drill-kill doctor clean
+help:
+	@echo "make demo        the main job, end to end, on a small model that ships"
+	@echo "make test        lint, types, import contracts, tests"
+	@echo "make demo-clean  forget the demo: its state, its runs' tags, its inbox"
+	@echo "make bench       timings of the demo, the no-change run, --help, and data (minutes)"
+	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
+	@echo "make doctor      what is wrong with this machine or project"
+
+install: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml infra/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip>=25.3"
+	@# torch first and by its pin, so that no other package's range picks a larger build.
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt --editable ".[dev]"
+	@# Without .pyc files the first import of transformers' Trainer takes half a minute.
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
+	touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py
+
+demo-clean: install
+	$(BIN)/python examples/demo.py --clean
+
+test: install lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: install bench-data
+	$(BIN)/python bench/story.py
+
+bench-data: install
+	$(BIN)/python bench/data.py --rows 10000 100000 1000000
+
+drill-kill: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills
+
+doctor: install
+	$(BIN)/tuneline doctor
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,186 @@
+"""The retrain flow: take in what is new, and if there is anything, tune a candidate, measure it, gate it, register it.
+
+Only order and patience stand here; every step is a function of pipeline/wiring.py. A candidate that the gate refuses is a
+successful run; so is a run that finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.logging import get_run_logger
+from prefect.states import Completed
+
+from flows.tasks import do, page_link, progress, show_links, show_table
+from pipeline.backends.run_folder import (
+    KeptRun,
+    RunFolder,
+    discard,
+    head_run,
+    keep_run,
+    one_run_at_a_time,
+    open_run,
+    remove_older_folders,
+)
+from pipeline.domain.data import Snapshot, ValidationReport
+from pipeline.domain.gating import GateDecision, Outcome
+from pipeline.domain.outcome import Ending, RunOutcome
+from pipeline.domain.release import registered_by_tag
+from pipeline.params import Params
+from pipeline.terminal import say
+from pipeline.wiring import (
+    World,
+    log_evidence,
+    move_to,
+    place_champion,
+    read_params,
+    replay_curves,
+    run_gate,
+    run_ingest,
+    run_step,
+    settle,
+)
+
+POLICY = "release.promote_on_pass says so"
+
+
+@flow(name="retrain", flow_run_name="retrain {name}", persist_result=False, validate_parameters=False)
+def retrain(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None) -> Any:
+    """Run once for the model `name` of a params file; returns a RunOutcome. sources and as_of: see wiring.run_ingest."""
+    world = World.here()
+    params = read_params(Path(params_file))
+    with one_run_at_a_time(world.project, name):
+        _finish_what_was_killed(world, params)
+        outcome = _run_once(world, params, tuple(sources), as_of)
+    get_run_logger().info("%s: %s", outcome.run, outcome.ending)
+    # The state's name is what the list of runs shows; every ending here is a run that did its work.
+    return Completed(
+        name=outcome.ending.value.capitalize(), message="; ".join(outcome.reasons) or outcome.ending.value, data=outcome
+    )
+
+
+def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: datetime | None) -> RunOutcome:
+    run = do("open run folder", lambda: open_run(world.git, world.project, params, remote=world.settings.dvc_remote))
+    try:
+        snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress()))
+        if run.nothing_new(snapshot):
+            return _nothing_new(world, run)
+        _step(world, run, params, "validate")
+        report = ValidationReport.read(run.workspace.validation_record)
+        if not report.passed:
+            return _refuse_data(world, run, report)
+        _step(world, run, params, "split")
+        do("find champion", lambda: place_champion(world, run, params))
+        with world.tracked(
+            params.model.name, run.key, {"tuneline.commit": run.code.commit, "tuneline.dirty": str(run.code.dirty)}
+        ) as tracker:
+            if not _step(world, run, params, "train", tracker):
+                replay_curves(run.workspace, tracker)
+            _step(world, run, params, "evaluate")
+            decision = do("gate", lambda: run_gate(run.workspace, params))
+            log_evidence(run.workspace, tracker)
+        kept = do("keep run", lambda: keep_run(world.git, run, "run", f"{run.key}: the gate says {decision.verdict}"))
+        return _end(world, kept, run, params, snapshot, decision, tracker.run_id)
+    finally:
+        run.store.close()
+
+
+def _step(world: World, run: RunFolder, params: Params, name: str, tracker: Any = None) -> bool:
+    """Run a stage of dvc.yaml, unless the same work was done before: then DVC brings it back. True if it ran."""
+
+    def work() -> bool:
+        if run.store.restore(name):
+            say(f"  {name}: done before, brought back")
+            return False
+        run.store.clear(name)
+        run_step(world, name, run.workspace, params, tracker, progress())
+        run.store.commit(name)
+        return True
+
+    return do(name, work)
+
+
+def _finish_what_was_killed(world: World, params: Params) -> None:
+    """Register the last run if it was kept and passed, but died before its registration."""
+    kept = head_run(world.git, params.model.name)
+    if kept is None:
+        return
+    verdict = world.git.show(kept.commit, "work/release/decision.json")
+    decision = GateDecision.from_json((verdict or b"").decode(), where=kept.tag)
+    if decision.verdict is Outcome.PASSED and registered_by_tag(world.ledger.events(kept.model), kept.tag) is None:
+        do(f"finish {kept.key}", lambda: _settle(world, kept, params))
+
+
+def _settle(world: World, kept: KeptRun, params: Params, run_id: str | None = None) -> str | None:
+    if run_id is None:
+        with world.tracked(params.model.name, kept.key) as tracker:
+            run_id = tracker.run_id
+    dirty = "Dirty: True" in world.git.message(kept.commit)
+    version = settle(world, kept, params, run_id, dirty=dirty)
+    return version.version if version else None
+
+
+def _nothing_new(world: World, run: RunFolder) -> RunOutcome:
+    discard(world.git, world.project, run)
+    last = head_run(world.git, run.model)
+    fact = f"data, params and code are those of {last.key}; nothing was trained" if last else ""
+    return RunOutcome(model=run.model, run=run.key, ending=Ending.NOTHING_NEW, facts=(fact,))
+
+
+def _refuse_data(world: World, run: RunFolder, report: ValidationReport) -> RunOutcome:
+    do("keep evidence", lambda: keep_run(world.git, run, "invalid", f"{run.key}: the data failed validation"))
+    reasons = tuple(f"{c.name}: {c.error or c.observed} (expected {c.expected})" for c in report.failures)
+    samples = tuple(f"{c.name}: {sample}" for c in report.failures for sample in c.samples[:3])
+    links = {"validation": page_link(run.workspace.validation / "validation.html"), "folder": str(run.workspace.root)}
+    show_links(f"{run.key}-validation", f"{run.key}: refused by validation", links)
+    show_table(f"{run.key}-failed", "failed expectations", [c.model_dump(mode="json") for c in report.failures])
+    return RunOutcome(
+        model=run.model, run=run.key, ending=Ending.REFUSED_BY_VALIDATION, reasons=reasons, facts=samples, links=links
+    )
+
+
+def _end(
+    world: World, kept: KeptRun, run: RunFolder, params: Params, snapshot: Snapshot, decision: GateDecision, run_id: str
+) -> RunOutcome:
+    passed = decision.verdict is Outcome.PASSED
+    version = do("push and register" if passed else "push", lambda: _settle(world, kept, params, run_id))
+    promoted = None
+    if version is not None and params.release.promote_on_pass is not None:
+        promoted = params.release.promote_on_pass
+        do(f"promote to {promoted}", lambda: move_to(world, params, str(version), str(promoted), by="policy", reason=POLICY))
+    remove_older_folders(world.git, world.project, kept.model, keep=kept.number)
+    links = {
+        "report": page_link(run.workspace.report_page),
+        "validation": page_link(run.workspace.validation / "validation.html"),
+        "data docs": page_link(
+            next(iter(sorted((run.workspace.validation / "data_docs").rglob("index.html"))), run.workspace.validation)
+        ),
+        "folder": str(run.workspace.root),
+        "mlflow run": run_id,
+    }
+    show_links(f"{kept.key}-pages", f"{kept.key}: {decision.verdict}", links)
+    show_table(f"{kept.key}-decision", f"gate: {decision.verdict}", [c.model_dump(mode="json") for c in decision.checks])
+    return RunOutcome(
+        model=kept.model,
+        run=kept.key,
+        ending=Ending.REGISTERED if passed else Ending.REFUSED_BY_GATE,
+        version=version,
+        promoted_to=promoted,
+        reasons=tuple(f"{c.name}: {c.detail}" for c in decision.failed),
+        facts=_facts(snapshot, run, decision),
+        links=links,
+    )
+
+
+def _facts(snapshot: Snapshot, run: RunFolder, decision: GateDecision) -> tuple[str, ...]:
+    before = len(run.parent.sources) if run.parent else 0
+    fresh = snapshot.sources[before:]
+    read, accepted, duplicate, quarantined = (
+        sum(getattr(s, field) for s in fresh) for field in ("read", "accepted", "duplicate", "quarantined")
+    )
+    ended = f"{accepted} accepted, {duplicate} duplicate, {quarantined} quarantined"
+    counts = f"{read} rows read: {ended}; {snapshot.rows} in the snapshot"
+    return (counts, *(f"{c.name}: {c.detail}" for c in decision.checks))

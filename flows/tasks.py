@@ -1,0 +1,95 @@
+"""How a step becomes a Prefect task: readable name, retries drawn from the error's kind, progress, artifacts.
+
+What a step does is not known here. Results stay in memory and are never persisted: DVC decides what is stale, Prefect does not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from pipeline.errors import TunelineError
+from pipeline.ports import Progress
+from pipeline.terminal import reporter, say
+
+RETRIES = 2
+RETRY_SECONDS = [5, 30]
+_UI_SECONDS = 10.0
+T = TypeVar("T")
+
+
+def do(name: str, work: Callable[[], T], *, timeout: timedelta | None = None) -> T:
+    """Run `work` as a task called `name`. It is tried again only when its error says that a retry helps."""
+    step = task(
+        name=name,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=RETRIES,
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=_worth_a_retry,
+        timeout_seconds=timeout.total_seconds() if timeout else None,
+    )(_timed)
+    return step(name, work)
+
+
+def progress() -> Progress:
+    """Progress for people at the terminal and, more rarely, for readers of the Prefect UI."""
+    terminal, logger, last = reporter(), get_run_logger(), [time.monotonic()]
+
+    def report(what: str, done: int, total: int) -> None:
+        terminal(what, done, total)
+        if time.monotonic() - last[0] >= _UI_SECONDS:
+            last[0] = time.monotonic()
+            logger.info("%s %s of %s", what, done, total or "?")
+
+    return report
+
+
+def show_links(key: str, title: str, links: Mapping[str, str]) -> None:
+    """An artifact that lists where the pages are; file paths as text, since browsers follow no file link from a server's page."""
+    lines = [f"# {title}", ""]
+    lines += [
+        f"- **{name}**: [{target}]({target})" if target.startswith("http") else f"- **{name}**: `{target}`"
+        for name, target in links.items()
+    ]
+    create_markdown_artifact("\n".join(lines), key=_key(key), description=title)
+
+
+def show_table(key: str, title: str, rows: list[dict[str, Any]]) -> None:
+    create_table_artifact(rows or [{"": "nothing"}], key=_key(key), description=title)
+
+
+def page_link(path: Path) -> str:
+    return path.absolute().as_uri()
+
+
+def _timed(name: str, work: Callable[[], T]) -> T:
+    logger, start = get_run_logger(), time.monotonic()
+    try:
+        result = work()
+    except TunelineError as error:
+        logger.error("%s: %s", name, error)
+        raise
+    seconds = time.monotonic() - start
+    logger.info("%s took %.1f s", name, seconds)
+    say(f"  {name} {seconds:.1f} s")
+    return result
+
+
+def _worth_a_retry(task: Any, run: Any, state: Any) -> bool:
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, TunelineError) and error.retryable
+
+
+def _key(text: str) -> str:
+    # Prefect allows lower-case letters, digits and dashes.
+    return text.lower().replace("_", "-")

@@ -1,0 +1,198 @@
+"""DVC in process: what is stale, what was made, where its bytes are. One DvcStore per run folder, one cache for all.
+
+Never calls out to a shell; never decides what a stage does. DVC does not verify by default, so `verify` is set here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.backends.git import Git
+from pipeline.domain.record import digest_bytes
+from pipeline.domain.release import ModelVersion
+from pipeline.errors import BadInput, Broken
+from pipeline.ports import StoredFile
+from pipeline.workspace import Project, Workspace
+
+
+class DvcStore:
+    """DVC's view of one run folder (a git worktree), sharing the project's cache and pushing to its remote."""
+
+    def __init__(self, workspace: Workspace, project: Project, *, remote: str | None = None) -> None:
+        self.root = workspace.root
+        _write_local_config(self.root, project, remote)
+        self._repo: Any = None
+
+    @property
+    def repo(self) -> Any:
+        if self._repo is None:
+            from dvc.logger import setup
+            from dvc.repo import Repo
+
+            setup(level=logging.WARNING)
+            self._repo = Repo(str(self.root))
+        return self._repo
+
+    def add(self, folder: Path) -> None:
+        """`dvc add` a folder of plain files. Raises BadInput at a symlink, FIFO or device: DVC would follow or hang on it."""
+        for path in [folder, *sorted(folder.rglob("*"))]:
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BadInput("only plain files and folders can be snapshotted", where=str(path), fix="copy its content there")
+        self.repo.add(str(folder))
+
+    def checkout(self) -> None:
+        """Bring back the bytes of all that the folder tracks: from the cache, or the remote where the cache has lost them."""
+        from dvc.exceptions import CheckoutError
+
+        try:
+            self.repo.checkout(force=True)
+        except CheckoutError:
+            self.repo.pull(force=True)
+
+    def stale(self, stages: list[str]) -> list[str]:
+        """Those of `stages` whose inputs, params, code or outputs are not what dvc.lock says."""
+        return sorted(self.repo.status(stages))
+
+    def restore(self, stage: str) -> bool:
+        """Bring back a stage's outputs if the same work was done before in any run folder. True if it was."""
+        from dvc.stage.cache import RunCacheNotFoundError
+
+        found = self.repo.stage.load_one(name=stage)
+        if not self.repo.status([stage]):
+            return True
+        try:
+            with self.repo.lock:
+                found.save_deps()
+                self.repo.stage_cache.restore(found)
+                found.dump(update_pipeline=False)
+        except RunCacheNotFoundError:
+            return False
+        return True
+
+    def clear(self, stage: str) -> None:
+        """Remove a stage's outputs before it runs: they may be links into the cache, which must not be written through."""
+        for out in self.repo.stage.load_one(name=stage).outs:
+            path = Path(out.fs_path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def commit(self, stage: str) -> None:
+        """Record in dvc.lock, cache and run cache what a stage function just made; the same as if `dvc repro` had run it."""
+        self.repo.commit(stage, force=True)
+
+    def push(self) -> int:
+        """Send what this run folder tracks to the remote; returns how many objects went."""
+        return int(self.repo.push())
+
+    def close(self) -> None:
+        if self._repo is not None:
+            self._repo.close()
+            self._repo = None
+
+
+class GitDvcArchive:
+    """Records and files of past runs: read from a run's commit and from the data cache, by digest. Implements ports.Archive."""
+
+    def __init__(self, git: Git, project: Project) -> None:
+        self._git = git
+        self._project = project
+        self._records: dict[tuple[str, str], tuple[str, str]] = {}
+        self._indexed: set[str] = set()
+
+    def record(self, version: ModelVersion, digest: str) -> tuple[str, str]:
+        if version.commit not in self._indexed:
+            self._index(version.commit)
+        try:
+            return self._records[version.commit, digest]
+        except KeyError as error:
+            raise Broken(
+                f"no record with the digest {digest[:12]} is in the run", where=f"{version.tag} ({version.commit[:12]})"
+            ) from error
+
+    def files(self, version: ModelVersion) -> Iterator[StoredFile]:
+        for path, md5 in self._tracked(version.commit):
+            yield StoredFile(path=path, stored=self._object(md5, path), md5=md5)
+            mirror = _object_path(self._project.remote / "files" / "md5", md5)
+            if mirror.exists():
+                yield StoredFile(path=path, stored=mirror, md5=md5)
+
+    def _index(self, commit: str) -> None:
+        tracked = [(p, self._object(md5, p)) for p, md5 in self._tracked(commit) if p.endswith(".json")]
+        for path, stored in tracked:
+            self._file(commit, stored.read_bytes(), str(stored), path)
+        for path in self._git.list_files(commit, "work/release"):
+            content = self._git.show(commit, path)
+            if content is not None and path.endswith(".json"):
+                self._file(commit, content, f"{commit[:12]}:{path}", path)
+        self._indexed.add(commit)
+
+    def _file(self, commit: str, content: bytes, where: str, path: str) -> None:
+        self._records[commit, digest_bytes(content)] = (content.decode("utf-8", "replace"), where)
+
+    def _tracked(self, commit: str) -> list[tuple[str, str]]:
+        """(path in the run folder, md5) of every file under DVC at a commit."""
+        from ruamel.yaml import YAML
+
+        outs: list[tuple[str, str]] = []
+        for name in [p for p in self._git.list_files(commit, "data") if p.endswith(".dvc")]:
+            content = YAML(typ="safe").load(self._git.show(commit, name) or b"")
+            outs += [(f"{Path(name).parent}/{out['path']}", out["md5"]) for out in content["outs"]]
+        lock = YAML(typ="safe").load(self._git.show(commit, "dvc.lock") or b"{}")
+        for stage in lock.get("stages", {}).values():
+            outs += [(out["path"], out["md5"]) for out in stage.get("outs", [])]
+        if not outs:
+            raise Broken("the run's commit tracks no data", where=commit[:12], fix="git fsck, and fetch refs/tags/tuneline/*")
+        return [file for path, md5 in outs for file in self._expand(path, md5)]
+
+    def _expand(self, path: str, md5: str) -> list[tuple[str, str]]:
+        if not md5.endswith(".dir"):
+            return [(path, md5)]
+        listing = self._object(md5, path)
+        rows = json.loads(listing.read_bytes())
+        # The listing itself is an object too: audit re-hashes it like any file.
+        return [(f"{path}/", md5), *[(f"{path}/{row['relpath']}", row["md5"]) for row in rows]]
+
+    def _object(self, md5: str, path: str) -> Path:
+        for store in (self._project.root / ".dvc" / "cache" / "files" / "md5", self._project.remote / "files" / "md5"):
+            found = _object_path(store, md5)
+            if found.exists():
+                return found
+        raise Broken("the data store has lost this file", where=f"{path} (md5 {md5[:12]})", fix="dvc fetch --all-tags")
+
+
+def _object_path(store: Path, md5: str) -> Path:
+    return store / md5[:2] / md5[2:]
+
+
+def _write_local_config(root: Path, project: Project, remote: str | None) -> None:
+    """Machine-bound settings of a run folder; git ignores the file, so no path of this machine enters a commit."""
+    if not (root / ".dvc").is_dir():
+        raise Broken("the run folder has no .dvc/", where=str(root), fix="commit .dvc/ and dvc.yaml to the repository")
+    lines = [
+        "[cache]",
+        f"    dir = {project.root / '.dvc' / 'cache'}",
+        '    type = "reflink,hardlink,copy"',
+        "[core]",
+        "    analytics = false",
+        f"    site_cache_dir = {project.state / 'dvc'}",
+        f"    remote = {remote or 'embedded'}",
+        f"['remote \"{remote or 'embedded'}\"']",
+        "    verify = true",
+        *([] if remote else [f"    url = {project.remote}"]),
+    ]
+    project.remote.mkdir(parents=True, exist_ok=True)
+    # DVC's shared site cache is world-writable and holds pickles; ours is private.
+    (project.state / "dvc").mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = root / ".dvc" / "config.local.tmp"
+    temporary.write_text("\n".join(lines) + "\n")
+    os.replace(temporary, root / ".dvc" / "config.local")

@@ -1,0 +1,141 @@
+"""Git through its command: worktrees for runs, and run commits under refs/tags/tuneline/. Plumbing only.
+
+The user's branch, index, working tree and hooks are never touched: dirty files are committed through an index of our own.
+Nothing here knows what a run contains.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import Broken, Conflict, Misuse
+
+REFS = "refs/tags/tuneline"
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "tuneline",
+    "GIT_AUTHOR_EMAIL": "tuneline@localhost",
+    "GIT_COMMITTER_NAME": "tuneline",
+    "GIT_COMMITTER_EMAIL": "tuneline@localhost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CodeState:
+    """The code that runs: a commit, and whether it holds changes that are on no branch."""
+
+    commit: str
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Git:
+    """One repository. `root` is the user's checkout."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, start: Path) -> Git:
+        """The repository around `start`. Raises Misuse when there is none or it has no commit."""
+        try:
+            found = subprocess.run(["git", "-C", str(start), "rev-parse", "--show-toplevel"], capture_output=True, text=True)
+        except FileNotFoundError as error:
+            raise Misuse("git is not installed", fix="install git 2.30 or newer") from error
+        if found.returncode != 0:
+            raise Misuse("this folder is in no git repository", where=str(start), fix="git init && git add -A && git commit")
+        git = cls(Path(found.stdout.strip()))
+        if git._try("rev-parse", "--verify", "-q", "HEAD") is None:
+            raise Misuse("the repository has no commit yet", where=str(git.root), fix="git add -A && git commit -m start")
+        return git
+
+    def main_root(self) -> Path:
+        """The checkout that this one is a linked worktree of; itself if it is none."""
+        common = Path(self._run("rev-parse", "--path-format=absolute", "--git-common-dir"))
+        return common.parent if common.name == ".git" else self.root
+
+    def code_state(self, code: tuple[str, ...]) -> CodeState:
+        """The commit to run from. If files below `code` differ from HEAD, a commit of them that no branch points at."""
+        head = self._run("rev-parse", "HEAD")
+        present = [path for path in code if (self.root / path).exists() or self._run("ls-files", "--", path)]
+        if not self._run("status", "--porcelain", "--untracked-files=all", "--", *present):
+            return CodeState(head, dirty=False)
+        with tempfile.TemporaryDirectory() as folder:
+            index = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            self._run("read-tree", "HEAD", env=index)
+            self._run("add", "--all", "--", *present, env=index)
+            tree = self._run("write-tree", env=index)
+        # A fixed date: the same dirty tree gives the same commit, so a run that is started again recognises its own work.
+        dated = _IDENTITY | {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}
+        commit = self._run("commit-tree", tree, "-p", head, "-m", "uncommitted changes", env=dated)
+        return CodeState(commit, dirty=True)
+
+    def add_worktree(self, path: Path, commit: str) -> None:
+        """A fresh worktree of `commit` at `path`; what was there is removed first."""
+        self.remove_worktree(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._run("worktree", "add", "--quiet", "--detach", str(path), commit)
+
+    def remove_worktree(self, path: Path) -> None:
+        if path.exists():
+            shutil.rmtree(path)
+        self._run("worktree", "prune")
+
+    def commit_worktree(self, path: Path, files: list[str], message: str) -> str:
+        """Commit `files` (ignored or not) on top of the worktree's HEAD, outside any branch, and return the commit."""
+        self._run("add", "--force", "--", *files, at=path)
+        tree = self._run("write-tree", at=path)
+        head = self._run("rev-parse", "HEAD", at=path)
+        return self._run("commit-tree", tree, "-p", head, "-m", message, at=path, env=_IDENTITY)
+
+    def create_ref(self, name: str, commit: str) -> str:
+        """Make refs/tags/tuneline/`name`. Raises Conflict if it is there and points elsewhere."""
+        ref = f"{REFS}/{name}"
+        there = self._try("rev-parse", "--verify", "-q", ref)
+        if there is None:
+            self._run("update-ref", ref, commit, "0" * 40)
+        elif there != commit:
+            raise Conflict(f"{ref} exists already", fix="another run made it; start again")
+        return ref
+
+    def refs(self, prefix: str) -> dict[str, str]:
+        """Name below refs/tags/tuneline/ → commit, for every ref under `prefix`/."""
+        listed = self._run("for-each-ref", "--format=%(objectname) %(refname)", f"{REFS}/{prefix}/")
+        rows = (line.split(" ", 1) for line in listed.splitlines())
+        return {name.removeprefix(f"{REFS}/"): commit for commit, name in rows}
+
+    def show(self, commit: str, path: str) -> bytes | None:
+        """A file's bytes at a commit, or None if it is not there."""
+        done = subprocess.run(["git", "-C", str(self.root), "cat-file", "blob", f"{commit}:{path}"], capture_output=True)
+        return done.stdout if done.returncode == 0 else None
+
+    def message(self, commit: str) -> str:
+        return self._run("log", "-1", "--format=%B", commit)
+
+    def list_files(self, commit: str, folder: str) -> list[str]:
+        return self._run("ls-tree", "-r", "--name-only", commit, "--", folder).splitlines()
+
+    def has_commit(self, commit: str) -> bool:
+        return self._try("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+    def verify_objects(self, commit: str) -> str | None:
+        """What git finds wrong with a commit and all it reaches (objects re-hashed); None when whole."""
+        done = subprocess.run(
+            ["git", "-C", str(self.root), "fsck", "--no-dangling", "--no-progress", commit], capture_output=True, text=True
+        )
+        return None if done.returncode == 0 else (done.stderr or done.stdout).strip().splitlines()[0]
+
+    def _run(self, *words: str, at: Path | None = None, env: dict[str, str] | None = None) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(at or self.root), *words], capture_output=True, text=True, env={**os.environ, **(env or {})}
+        )
+        if done.returncode != 0:
+            raise Broken(f"git {words[0]} failed: {done.stderr.strip()}", where=str(at or self.root))
+        return done.stdout.strip()
+
+    def _try(self, *words: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(self.root), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None

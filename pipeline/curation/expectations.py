@@ -1,0 +1,63 @@
+"""The expectation suite as data: what must hold for every row of a snapshot, from the params and the task.
+
+Each entry is a dict of `type` (a Great Expectations expectation), `kwargs` and `note`. All of them are asked row by row, so they can
+be asked of a table in pieces. What is about the snapshot as a whole (row floors, shares, labels) is steps/validate.py's, since such
+expectations pass when there is nothing to look at. No tool enters here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.domain.data import Task
+from pipeline.params import ValidateParams
+
+SUITE_COLUMNS = ("id", "group", "input", "output", "label_rows")
+"""What a table that the suite is asked of must hold: columns of an example, and how many rows in all have this row's output."""
+
+
+def suite(params: ValidateParams, task: Task) -> list[dict[str, Any]]:
+    """The expectations that a snapshot of `task` must meet."""
+    output = "label" if task is Task.CLASSIFY else "answer"
+    expectations = [
+        _expect("expect_column_values_to_not_be_null", "each row has it", column=column)
+        for column in ("id", "group", "input", "output")
+    ]
+    expectations += [
+        _expect("expect_column_values_to_be_unique", "no example comes twice", column="id"),
+        _expect("expect_column_values_to_match_regex", "ids are digests of the content", column="id", regex="^[0-9a-f]{32}$"),
+        _lengths("input", params.max_input_chars, "validate.max_input_chars"),
+        _lengths("output", params.max_output_chars, "validate.max_output_chars"),
+        _expect("expect_column_values_to_match_regex", f"the {output} says something", column="output", regex=r"\S"),
+    ]
+    if task is Task.GENERATE:
+        expectations.append(
+            _expect(
+                "expect_column_values_to_match_regex",
+                "the prompt is a list of messages",
+                column="input",
+                regex=r'^\[\{"content":',
+            )
+        )
+    if task is Task.CLASSIFY and params.labels is not None:
+        expectations.append(
+            _expect("expect_column_values_to_be_in_set", "validate.labels", column="output", value_set=sorted(params.labels))
+        )
+    if task is Task.CLASSIFY and params.min_rows_per_label:
+        expectations.append(
+            _expect(
+                "expect_column_values_to_be_between",
+                "validate.min_rows_per_label",
+                column="label_rows",
+                min_value=params.min_rows_per_label,
+            )
+        )
+    return expectations
+
+
+def _lengths(column: str, most: int, note: str) -> dict[str, Any]:
+    return _expect("expect_column_value_lengths_to_be_between", note, column=column, min_value=1, max_value=most)
+
+
+def _expect(type: str, note: str, **kwargs: Any) -> dict[str, Any]:
+    return {"type": type, "kwargs": kwargs, "note": note}

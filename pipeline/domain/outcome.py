@@ -1,0 +1,31 @@
+"""What a run came to, in a form that people and machines read. Pure values."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pipeline.domain.record import Value
+
+
+class Ending(StrEnum):
+    REGISTERED = "registered"
+    REFUSED_BY_GATE = "refused by the gate"
+    REFUSED_BY_VALIDATION = "refused by validation"
+    NOTHING_NEW = "nothing new"
+
+
+class RunOutcome(Value):
+    """How a run ended. `reasons` are sentences: the failed checks. `links` name pages and folders worth a look."""
+
+    model: str
+    run: str
+    ending: Ending
+    version: str | None = None
+    promoted_to: str | None = None
+    reasons: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    links: dict[str, str] = {}
+
+    @property
+    def said_no(self) -> bool:
+        return self.ending in (Ending.REFUSED_BY_GATE, Ending.REFUSED_BY_VALIDATION)

@@ -1,0 +1,136 @@
+"""Whether a release is what its records say: files against digests, records against one another. Findings are values.
+
+Hashing files is the only thing done here beside deciding; finding files and records is the steps' work, through ports.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from pipeline.domain.gating import Outcome
+from pipeline.domain.lineage import Chain
+from pipeline.domain.record import FileDigest, Record, Value, describe_files, digest_file
+from pipeline.errors import Broken
+
+BYTECODE = "__pycache__"
+"""Python writes such folders beside code that is loaded in place; they are neither recorded nor held against a version."""
+
+
+class AuditCheck(Value):
+    """One thing that was checked, and what was found. `detail` is a sentence for people."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class AuditReport(Record):
+    """Everything between a release and its sources, re-hashed. Checks go from the release back to the sources."""
+
+    kind: ClassVar[str] = "audit_report"
+
+    model: str
+    version: str | None
+    subject: str | None
+    checks: tuple[AuditCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.checks) and all(c.ok for c in self.checks)
+
+    @property
+    def broken(self) -> tuple[AuditCheck, ...]:
+        """Failed checks; the first is the broken link nearest to the release."""
+        return tuple(c for c in self.checks if not c.ok)
+
+
+def differences(folder: Path, files: Sequence[FileDigest], *, extra: bool = False) -> tuple[str, ...]:
+    """Everything wrong with `folder` against the recorded `files`, a sentence each. extra: further files are no fault."""
+    wrong = []
+    recorded = {f.path: f for f in files}
+    for path, file in sorted(recorded.items()):
+        place = folder / path
+        if place.is_symlink() or not place.is_file():
+            wrong.append(f"{place} is missing")
+        elif digest_file(place) != file.sha256:
+            wrong.append(f"{place} does not have the recorded digest {file.sha256[:12]}")
+    if not extra and folder.is_dir():
+        for place in sorted(folder.rglob("*")):
+            inside = place.relative_to(folder)
+            folder_only = place.is_dir() and not place.is_symlink()
+            if not (inside.as_posix() in recorded or folder_only or BYTECODE in inside.parts):
+                wrong.append(f"{place} was not there when this was recorded")
+    return tuple(wrong)
+
+
+def recordable_files(folder: Path) -> tuple[FileDigest, ...]:
+    """The files of `folder` that a record names: all but byte code. Symlinks and special files raise Broken."""
+    return tuple(f for f in describe_files(folder) if BYTECODE not in PurePosixPath(f.path).parts)
+
+
+def adapter_folder(files: Sequence[FileDigest], adapter: Sequence[FileDigest]) -> str | None:
+    """The folder among a version's files that is the trained adapter, file by file; None if there is none."""
+    if not adapter:
+        return None
+    present = {f.path: f.sha256 for f in files}
+    first = adapter[0].path
+    for path in sorted(present):
+        if path == first or path.endswith(f"/{first}"):
+            folder = path.removesuffix(first)
+            if all(present.get(folder + f.path) == f.sha256 for f in adapter):
+                return folder.rstrip("/")
+    return None
+
+
+def crossed(chain: Chain) -> Iterator[AuditCheck]:
+    """Whether the records of a chain speak of each other: a check for every place where two of them name the same thing."""
+    version, decision, training = chain.version, chain.decision, chain.training
+    evaluation, splits, validation = chain.evaluation, chain.splits, chain.validation
+    if decision:
+        passed = decision.verdict is Outcome.PASSED
+        yield _check("gate verdict", passed, "the gate passed this candidate", f"the gate said {decision.verdict.value}")
+        yield _same("decision names evaluation", decision.evaluation, version.evaluation)
+        yield _same("decision names training", decision.training, version.training)
+        yield _same("decision names adapter", decision.adapter_digest, version.adapter_digest)
+    if evaluation:
+        yield _same("evaluation names training", evaluation.training, version.training)
+        measured = evaluation.subject("candidate")
+        yield _same("evaluation measured adapter", measured.identity if measured else "", version.adapter_digest)
+    if training:
+        yield _same("training made adapter", training.adapter_digest, version.adapter_digest)
+        found = adapter_folder(version.files, training.adapter)
+        fine = "the registered files hold the trained adapter"
+        yield _check("registered adapter", found is not None, fine, "the registered files do not hold the trained adapter")
+    if evaluation and training:
+        yield _same("evaluation and training share splits", evaluation.splits, training.splits)
+    if evaluation and splits:
+        yield _same("evaluation used the test split", evaluation.test, splits.test.sha256)
+    if splits and validation:
+        yield _same("validation is of the split snapshot", validation.snapshot, splits.snapshot)
+        yield _check(
+            "validation verdict", validation.passed, "the snapshot had passed its checks", "the snapshot had failed its checks"
+        )
+
+
+def fingerprints(path: Path) -> tuple[str, str]:
+    """(SHA-256, MD5) of a file in one reading; MD5 is the name that DVC knows it by. Raises Broken if it cannot be read."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                sha256.update(piece)
+                md5.update(piece)
+    except OSError as error:
+        raise Broken(f"{path} cannot be read: {error.strerror}") from error
+    return sha256.hexdigest(), md5.hexdigest()
+
+
+def _same(name: str, named: str, expected: str) -> AuditCheck:
+    return _check(name, named == expected, expected[:12], f"it names {named[:12] or 'none'}, not {expected[:12]}")
+
+
+def _check(name: str, ok: bool, fine: str, wrong: str) -> AuditCheck:
+    return AuditCheck(name=name, ok=ok, detail=fine if ok else wrong)

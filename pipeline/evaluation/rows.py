@@ -1,0 +1,115 @@
+"""Test rows in, predictions out: the only module of this room that reads and writes files, both Parquet.
+
+`predictions.parquet` has one row a test row, in the order of the test file: id, group, expected, one column of answers a
+subject (`candidate`, `champion`, `base`), and one column a subject and per-row metric (`candidate_exact_match`, …).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.domain.data import EXAMPLE_COLUMNS
+from pipeline.domain.record import FileDigest, digest_bytes, digest_file
+from pipeline.errors import Broken, Tampered
+from pipeline.evaluation.statistics import Numbers
+
+SUBJECTS = ("candidate", "champion", "base")
+
+
+@dataclass(frozen=True, slots=True)
+class TestRows:
+    """The columns of a test split, all of the same length; see domain.data.Example for what they hold."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    ids: list[str]
+    groups: list[str]
+    inputs: list[str]
+    expected: list[str]
+    meta: list[str]
+    sources: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def field(self, name: str) -> list[str | None]:
+        """`label` (what is expected), `source`, or a metadata field: one value a row, None where the row has no such field."""
+        if name == "label":
+            return list(self.expected)
+        if name == "source":
+            return list(self.sources)
+        return [None if (value := json.loads(meta).get(name)) is None else str(value) for meta in self.meta]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What predictions.parquet holds: answers[subject] and scores[subject, metric], a value a row."""
+
+    ids: list[str]
+    groups: list[str]
+    expected: list[str]
+    answers: dict[str, list[str]]
+    scores: dict[tuple[str, str], list[float]]
+
+
+def read_test(path: Path, file: FileDigest) -> TestRows:
+    """The rows of a test split. Raises Tampered when its bytes are not those recorded in `file`, Broken when unreadable."""
+    columns = _read(path, file, "the test split", EXAMPLE_COLUMNS)
+    return TestRows(
+        ids=columns["id"],
+        groups=columns["group"],
+        inputs=columns["input"],
+        expected=columns["output"],
+        meta=columns["meta"],
+        sources=columns["source"],
+    )
+
+
+def write_predictions(
+    folder: Path, rows: TestRows, answers: Mapping[str, Sequence[str]], scores: Mapping[tuple[str, str], Numbers]
+) -> FileDigest:
+    """Write `folder`/predictions.parquet and describe it. The same rows and answers give the same bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    columns: dict[str, Any] = {
+        name: pa.array(values, pa.string())
+        for name, values in {"id": rows.ids, "group": rows.groups, "expected": rows.expected, **answers}.items()
+    }
+    columns |= {f"{subject}_{metric}": pa.array(values, pa.float64()) for (subject, metric), values in scores.items()}
+    path = folder / "predictions.parquet"
+    folder.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table(columns), path, compression="zstd")
+    return FileDigest(path=path.name, sha256=digest_file(path), bytes=path.stat().st_size)
+
+
+def read_predictions(path: Path, file: FileDigest) -> Predictions:
+    """Read what `write_predictions` wrote. Raises Tampered or Broken like `read_test`."""
+    columns = _read(path, file, "the predictions file", ("id", "group", "expected"))
+    subjects = [s for s in SUBJECTS if s in columns]
+    scores = {(s, name.removeprefix(f"{s}_")): columns[name] for s in subjects for name in columns if name.startswith(f"{s}_")}
+    return Predictions(columns["id"], columns["group"], columns["expected"], {s: columns[s] for s in subjects}, scores)
+
+
+def _read(path: Path, file: FileDigest, what: str, needed: Sequence[str]) -> dict[str, list[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    # Hash and parse the same bytes: between two reads the file could be swapped.
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Broken(f"{what} cannot be read: {error}", where=str(path)) from error
+    if digest_bytes(data) != file.sha256:
+        raise Tampered(f"{what} does not have the recorded digest {file.sha256[:12]}", where=str(path))
+    try:
+        columns: dict[str, list[Any]] = parquet.read_table(pa.BufferReader(data)).to_pydict()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Broken(f"{what} is no readable Parquet file: {error}", where=str(path)) from error
+    if missing := [name for name in needed if name not in columns]:
+        raise Broken(f"{what} lacks the columns {', '.join(missing)}", where=str(path))
+    return columns

@@ -1,0 +1,238 @@
+"""Admits an adapter from its folder, or says what is wrong with it. peft's own loading is not strict, so it is not used.
+
+The files are judged before any library sees them: only known file names, only safetensors, a config equal to the one that
+belongs to the handshake. Then the tensors must be exactly those of such an adapter on that base, and behave as they did
+when they were written. Nothing here changes a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.peft_model import PeftModel
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+
+from pipeline.domain.data import Task
+from pipeline.domain.model import BaseModelRef
+from pipeline.domain.record import FileDigest, digest_bytes, first_difference
+from pipeline.errors import Broken, Tampered
+from pipeline.modeling.adapter import (
+    CONFIG,
+    HANDSHAKE,
+    NAME,
+    TEMPLATE,
+    WEIGHTS,
+    Handshake,
+    config_as_written,
+    lora_config,
+    probe,
+    untouched,
+)
+from pipeline.modeling.loading import load_base
+
+JSON_LIMIT = 1 << 20
+REQUIRED_KEYS = {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path"}
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """An adapter whose files are in order. tensors: fp32 on the CPU by key; template: its chat template, None for classify."""
+
+    folder: Path
+    handshake: Handshake
+    tensors: dict[str, torch.Tensor]
+    template: str | None
+
+
+def admit(folder: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | None = None) -> Admitted:
+    """Judge the files in `folder` for use on `base` (as describe_base gives it); `files` are the recorded digests, if known.
+
+    Raises Tampered when a file differs from its record, Broken for everything else that keeps an adapter out.
+    """
+    if files is not None and (difference := first_difference(folder, files)) is not None:
+        raise Tampered(f"the adapter is not the one that was recorded: {difference}", where=str(folder))
+    _check_files(folder)
+    handshake = _read_handshake(folder)
+    _check_config(folder, handshake)
+    template = _read_template(folder, handshake)
+    _check_base(folder, handshake.base, base)
+    return Admitted(folder, handshake, _read_tensors(folder, handshake), template)
+
+
+def attach(model: Any, admitted: Admitted, name: str) -> Any:
+    """Put an admitted adapter on `model` (a bare base, or one that carries others) under the unused name `name`.
+
+    Returns the model that carries it, in eval mode. Raises Broken when the tensors do not fit, or the probe is not answered as
+    when the adapter was written; the adapter is then taken off again.
+    """
+    said = admitted.handshake
+    if bool(getattr(model, "is_loaded_in_4bit", False)) != said.quantized:
+        how = "a 4-bit (NF4) base" if said.quantized else "a base in full precision"
+        raise Broken(f"the adapter was trained on {how}, and this one is not", where=str(admitted.folder))
+    config = lora_config(said.target_modules, said.rank, said.alpha, said.dropout, said.task, said.head, frozen=True)
+    try:
+        if isinstance(model, PeftModel):
+            model.add_adapter(name, config)
+            tuned = model
+        else:
+            tuned = get_peft_model(model, config, adapter_name=name)
+    except ValueError as error:
+        raise Broken(f"the adapter does not fit the base: {error}", where=str(admitted.folder)) from error
+    try:
+        _fill(tuned, admitted, name)
+        _check_probe(tuned, admitted, name)
+    except Broken:
+        if len(tuned.peft_config) > 1:
+            tuned.delete_adapter(name)
+        raise
+    return tuned.eval()
+
+
+def load_adapter(
+    folder: Path, path: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | None = None
+) -> tuple[Any, Admitted]:
+    """The base in `path` (which describe_base calls `base`) with the adapter in `folder` on it, both checked; see admit."""
+    admitted = admit(folder, base, files=files)
+    said = admitted.handshake
+    model = load_base(path, said.task, said.labels, quantize=said.quantized)
+    return attach(model, admitted, NAME), admitted
+
+
+def _check_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise Broken("there is no adapter folder", where=str(folder))
+    allowed = {CONFIG, WEIGHTS, HANDSHAKE, TEMPLATE}
+    present = {p.name for p in folder.iterdir()}
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() or not path.is_file():
+            raise Broken("a link, folder or special file has no place in an adapter", where=str(path))
+        if path.name not in allowed:
+            why = (
+                "it can run code when it is read" if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".py"} else "it is not known"
+            )
+            raise Broken(f"{path.name} has no place in an adapter: {why}", where=str(path))
+    for name in sorted(allowed - {TEMPLATE} - present):
+        raise Broken(f"{name} is missing", where=str(folder))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > JSON_LIMIT:
+        raise Broken("far too large for what it should be", where=str(path))
+    try:
+        value = json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise Broken(f"not readable as JSON: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise Broken("not a JSON object", where=str(path))
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({k for k, _ in pairs}) != len(pairs):
+        raise ValueError("a key appears twice")
+    return dict(pairs)
+
+
+def _read_handshake(folder: Path) -> Handshake:
+    said = _read_object(folder / HANDSHAKE)
+    try:
+        return Handshake.model_validate_json(json.dumps(said))
+    except ValidationError as error:
+        raise Broken(f"the handshake cannot be read: {error}", where=str(folder / HANDSHAKE)) from error
+
+
+def _check_config(folder: Path, handshake: Handshake) -> None:
+    """Every key known, every value the one that belongs to the handshake. Keys that peft has added since may be absent."""
+    path = folder / CONFIG
+    config = _read_object(path)
+    expected = config_as_written(handshake)
+    for key in sorted(config.keys() - expected.keys()):
+        raise Broken(f"the key {key!r} is not known; it may make peft import code", where=str(path))
+    for key in sorted(REQUIRED_KEYS - config.keys()):
+        raise Broken(f"the key {key!r} is missing", where=str(path))
+    for key, value in sorted(config.items()):
+        listed = sorted(value, key=str) if isinstance(value, list) else value
+        if key != "peft_version" and (type(listed) is not type(expected[key]) or listed != expected[key]):
+            raise Broken(f"{key} is {value!r}, where the handshake makes it {expected[key]!r}", where=str(path))
+
+
+def _read_template(folder: Path, handshake: Handshake) -> str | None:
+    path = folder / TEMPLATE
+    if handshake.task is Task.CLASSIFY:
+        if path.exists():
+            raise Broken("a classifier has no chat template", where=str(path))
+        return None
+    if not path.is_file():
+        raise Broken(f"{TEMPLATE} is missing", where=str(folder))
+    content = path.read_bytes()
+    if digest_bytes(content) != handshake.base.template:
+        raise Broken("the chat template is not the one that the adapter was trained with", where=str(path))
+    return content.decode("utf-8")
+
+
+def _check_base(folder: Path, trained_on: BaseModelRef, offered: BaseModelRef) -> None:
+    for part in ("weights", "tokenizer"):
+        if getattr(trained_on, part) != getattr(offered, part):
+            raise Broken(
+                f"the adapter was trained on {trained_on.id} with other {part} than the {offered.id} it is to be put on",
+                where=str(folder),
+                fix="give it the base it was trained on",
+            )
+
+
+def _read_tensors(folder: Path, handshake: Handshake) -> dict[str, torch.Tensor]:
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise Broken(f"not a whole safetensors file: {error}", where=str(path)) from error
+    for key, tensor in tensors.items():
+        if tensor.dtype is not torch.float32:
+            raise Broken(f"{key} is {tensor.dtype}, where adapters are fp32", where=str(path))
+        if not bool(torch.isfinite(tensor).all()):
+            raise Broken(f"{key} holds NaN or Inf", where=str(path))
+    if not any(".lora_B." in key for key in tensors):
+        raise Broken("there is no LoRA in it", where=str(path))
+    zeroed = sorted(set(untouched(tensors)) - set(handshake.untouched))
+    if zeroed:
+        raise Broken(f"{zeroed[0]} is all zeros, so this part of the adapter does nothing", where=str(path))
+    return tensors
+
+
+def _fill(model: Any, admitted: Admitted, name: str) -> None:
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    where = str(admitted.folder / WEIGHTS)
+    for key in sorted(expected.keys() - admitted.tensors.keys()):
+        raise Broken(f"the tensor {key} is missing", where=where)
+    for key in sorted(admitted.tensors.keys() - expected.keys()):
+        raise Broken(f"the tensor {key} belongs to no module of this base", where=where)
+    for key, tensor in admitted.tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise Broken(f"{key} has the shape {tuple(tensor.shape)}, not {tuple(expected[key].shape)}", where=where)
+    set_peft_model_state_dict(model, dict(admitted.tensors), adapter_name=name)
+    now = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    for key, tensor in admitted.tensors.items():
+        if not torch.equal(now[key].detach().float().cpu(), tensor.to(now[key].dtype).float()):
+            raise Broken(f"{key} did not arrive in the model", where=where)
+
+
+def _check_probe(model: Any, admitted: Admitted, name: str) -> None:
+    seen = probe(model, name)
+    where = str(admitted.folder)
+    if not seen.finite:
+        raise Broken("the adapter gives no finite logits", where=where)
+    if seen.change == 0.0:
+        raise Broken("the adapter leaves the base's logits as they were", where=where)
+    said = admitted.handshake.probe
+    # Other kernels and other precision move logits a little; another alpha or base moves them a lot.
+    exact = not admitted.handshake.quantized and not torch.cuda.is_available()
+    bound = (0.02 if exact else 0.2) * max(1e-3, max(abs(v) for v in said))
+    if len(said) != len(seen.values) or max(abs(a - b) for a, b in zip(said, seen.values, strict=True)) > bound:
+        raise Broken("the adapter does not answer the probe as it did when it was trained", where=where)

@@ -1,0 +1,93 @@
+"""The curves of one training: kept point by point, sent to the tracker as they come, carried through a resume.
+
+Points are part of each checkpoint, so a resumed training knows those from before. What a tracked run has been sent is noted
+beside the checkpoints: a resume into the same run sends nothing twice, one into a new run sends everything once. No model
+enters here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pipeline.domain.record import canonical_json, digest_value
+from pipeline.ports import Tracker
+
+Point = dict[str, float]
+
+
+class Curves:
+    """Loss, learning rate and gradient norm every `every` steps, evaluation when it happens.
+
+    points: in order; each has `step` and numbers. A loss point is the mean over the steps since the last one.
+    """
+
+    def __init__(self, tracker: Tracker, folder: Path, *, every: int) -> None:
+        self.points: list[Point] = []
+        self.eval_loss: float | None = None
+        self._tracker = tracker
+        self._every = every
+        self._pending: list[float] = []
+        self._sum = 0.0
+        self._steps = 0
+        self._sent_file = folder / f"sent-{digest_value(tracker.run_id)[:16]}.json"
+        self._sent = _read_count(self._sent_file)
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss over all steps."""
+        return self._sum / max(self._steps, 1)
+
+    def step(self, step: int, *, loss: float, learning_rate: float, grad_norm: float, last: bool) -> None:
+        """Note one optimizer step; it ends in a point every so often, and at the last."""
+        self._pending.append(loss)
+        self._sum += loss
+        self._steps += 1
+        if step % self._every == 0 or last:
+            mean = math.fsum(self._pending) / len(self._pending)
+            self._pending = []
+            self._add({"step": step, "loss": mean, "learning_rate": learning_rate, "grad_norm": grad_norm})
+
+    def evaluated(self, step: int, measures: dict[str, float]) -> None:
+        """Note an evaluation after `step`."""
+        self.eval_loss = measures.get("eval_loss", self.eval_loss)
+        self._add({"step": step, **measures})
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs, as JSON values."""
+        return {
+            "points": self.points,
+            "pending": self._pending,
+            "sum": self._sum,
+            "steps": self._steps,
+            "eval_loss": self.eval_loss,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up where `state` left off, and send a run that is new to it what it has missed."""
+        self._pending, self._sum, self._steps = list(state["pending"]), state["sum"], state["steps"]
+        self.eval_loss = state["eval_loss"]
+        for point in state["points"]:
+            self._add(point)
+
+    def write(self, path: Path) -> None:
+        """Write all points, one JSON object a line."""
+        path.write_text("".join(canonical_json(point) + "\n" for point in self.points), encoding="utf-8")
+
+    def _add(self, point: Point) -> None:
+        self.points.append(point)
+        if len(self.points) <= self._sent:  # a step done again after a resume; this run has its point already
+            return
+        self._tracker.log_metrics({k: v for k, v in point.items() if k != "step"}, step=int(point["step"]))
+        self._sent = len(self.points)
+        self._sent_file.parent.mkdir(parents=True, exist_ok=True)
+        self._sent_file.write_text(str(self._sent), encoding="ascii")
+
+
+def _read_count(path: Path) -> int:
+    try:
+        return int(json.loads(path.read_text(encoding="ascii")))
+    except (OSError, ValueError, TypeError):
+        return 0

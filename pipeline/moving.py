@@ -1,0 +1,130 @@
+"""How a stage moves: files checked, event appended, then the alias pointed. Deciding is domain/moves.py's work.
+
+The ledger is written first and is the truth; the registry's alias is its projection, so a crash in between is repaired by
+repeating the step or by reconcile. Steps share this; nothing else calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pipeline.domain.moves import Move, touched
+from pipeline.domain.proof import differences
+from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, holder, version_record
+from pipeline.domain.wording import no_such_model
+from pipeline.errors import Conflict, Tampered, TryLater
+from pipeline.ports import Ledger, Registry
+
+ATTEMPTS = 20
+
+Plan = Callable[[tuple[Event, ...]], Move]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def known_events(model: str, ledger: Ledger) -> tuple[Event, ...]:
+    """A model's events. Raises Misuse, listing the models there are, when it has none."""
+    events = ledger.events(model)
+    if not events:
+        raise no_such_model(model, ledger.models())
+    return events
+
+
+def carry_out(
+    plan: Plan,
+    kind: EventKind,
+    *,
+    model: str,
+    by: str,
+    reason: str,
+    registry: Registry,
+    ledger: Ledger,
+    now: Callable[[], datetime],
+    also_check: Callable[[ModelVersion], None] = lambda _: None,
+) -> ReleaseRecord:
+    """Do what `plan` decides about the model's events, once, however often this is called.
+
+    Events that do not concern the stage may come in between; a move of the same stage makes this raise Conflict, with nothing
+    changed, unless it was the very same move. Raises Tampered when the files of the version that is to hold the stage are not
+    those that were registered.
+    """
+    events = known_events(model, ledger)
+    for _ in range(ATTEMPTS):
+        move = plan(events)
+        if move.done is not None:
+            return _settled(move, move.done, changed=False, registry=registry, ledger=ledger)
+        record = version_record(events, move.version)
+        refuse_damaged(record, registry)
+        also_check(record)
+        try:
+            event = ledger.append(
+                model,
+                kind,
+                expected=move.expected,
+                version=move.version,
+                subject=record.digest,
+                stage=move.stage,
+                leaves=move.leaves,
+                actor=by,
+                reason=reason,
+                at=now(),
+            )
+        except Conflict:
+            events = ledger.events(model)
+            _refuse_if_moved(plan, move, events)
+            continue
+        return _settled(move, event, changed=True, registry=registry, ledger=ledger)
+    raise TryLater(f"the ledger of {model} is busier than {ATTEMPTS} tries", fix="try again")
+
+
+def show(model: str, stage: str, *, registry: Registry, ledger: Ledger) -> str | None:
+    """Point the alias `stage` at whom the ledger says; the version it named before if that was another, else None.
+
+    Looks again after pointing: of two processes that moved the stage one after the other, the slower must not leave its own.
+    """
+    said = registry.aliases(model).get(stage)
+    shown = said
+    for _ in range(ATTEMPTS):
+        held = holder(ledger.events(model), stage)
+        if held == shown:
+            break
+        registry.point(model, stage, held)
+        shown = held
+    return (said or "nothing") if shown != said else None
+
+
+def refuse_damaged(record: ModelVersion, registry: Registry) -> None:
+    """Raise Tampered unless the version's files are those that were registered."""
+    wrong = differences(registry.artifacts(record.name, record.version), record.files)
+    if wrong:
+        raise Tampered(
+            f"the files of {record.name} version {record.version} are not those that were registered",
+            where=wrong[0],
+            fix="restore them from a backup, or take another version",
+        )
+
+
+def _refuse_if_moved(plan: Plan, move: Move, events: tuple[Event, ...]) -> None:
+    other = touched(events[move.expected :], move.stage)
+    if other is not None and plan(events).done is None:
+        raise Conflict(
+            f"{other.actor} moved {move.stage} in the meantime (event {other.sequence}: {other.event.value} {other.version}); "
+            "nothing was changed",
+            fix="look at tuneline history, and decide again",
+        )
+
+
+def _settled(move: Move, event: Event, *, changed: bool, registry: Registry, ledger: Ledger) -> ReleaseRecord:
+    show(event.model, move.stage, registry=registry, ledger=ledger)
+    return ReleaseRecord(
+        model=event.model,
+        stage=move.stage,
+        version=move.version,
+        previous=event.leaves,
+        event=event.digest,
+        sequence=event.sequence,
+        changed=changed,
+    )

@@ -1,0 +1,217 @@
+"""Say, and prove, what made a release: show its lineage, re-hash everything behind it, tell who held a stage when.
+
+Nothing is changed here. A broken link is a value in the report, never an exception: an audit finishes and names them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from pipeline.domain.lineage import LINKS, Chain, Holding, Lineage, ReadChain, holding, nodes, read_chain
+from pipeline.domain.proof import AuditCheck, AuditReport, crossed, differences, fingerprints
+from pipeline.domain.record import FileDigest, digest_file
+from pipeline.domain.release import Event, ModelVersion, holder, resolve, version_record
+from pipeline.errors import Broken, Misuse
+from pipeline.moving import known_events
+from pipeline.ports import Archive, Ledger, Progress, Registry, StoredFile, silent
+from pipeline.workspace import Workspace
+
+
+def show(version: str, *, model: str, ledger: Ledger, archive: Archive, stages: Sequence[str] = ()) -> Lineage:
+    """The records from a version (or the holder of a stage, or digits of a digest) back to its source files, and its events.
+
+    Raises Misuse for an unknown model, version or stage; Broken or Tampered when a record cannot be read: verify says more.
+    """
+    events = known_events(model, ledger)
+    record = version_record(events, resolve(events, version, stages))
+    chain, read = read_chain(record, lambda digest: archive.record(record, digest))
+    for name, said in read.broken.items():
+        raise Broken(
+            said, where=f"{name} record of version {record.version}", fix="tuneline audit verify names all that is broken"
+        )
+    return Lineage(
+        model=model,
+        version=record.version,
+        stages=tuple(s for s in sorted({e.stage for e in events if e.stage}) if holder(events, s) == record.version),
+        events=tuple(e for e in events if record.version in (e.version, e.leaves)),
+        nodes=nodes(chain, read.places),
+    )
+
+
+def verify(
+    version: str,
+    *,
+    model: str,
+    ledger: Ledger,
+    registry: Registry,
+    archive: Archive,
+    stages: Sequence[str] = (),
+    root: Path | None = None,
+    progress: Progress = silent,
+) -> AuditReport:
+    """Re-hash everything from a release back to its sources. The first broken check is the link nearest to the release.
+
+    root: where source files may still lie; one that changed since is told, not held against the release, whose rows are in
+    the snapshot. Raises Misuse for an unknown model, version or stage.
+    """
+    checks = [AuditCheck(name="ledger", ok=False, detail=said) for said in ledger.verify()]
+    try:
+        events = known_events(model, ledger)
+        record = version_record(events, resolve(events, version, stages))
+    except Broken as error:
+        said = f"the release cannot be looked up in a broken ledger: {_line(error)}"
+        unknown = AuditCheck(name="release", ok=False, detail=said)
+        return AuditReport(model=model, version=None, subject=None, checks=(*checks, unknown))
+    if not checks:
+        checks.append(AuditCheck(name="ledger", ok=True, detail=f"{len(events)} events of {model}, unbroken"))
+    chain, read = read_chain(record, lambda digest: archive.record(record, digest))
+    for part in (
+        _aliases(record, events, registry),
+        _registered_files(record, registry),
+        _records(read),
+        crossed(chain),
+        _stored_files(chain, archive, progress),
+        _sources(chain, root),
+    ):
+        checks.extend(part)
+    return AuditReport(model=model, version=record.version, subject=record.digest, checks=tuple(checks))
+
+
+def at(model: str, stage: str, when: datetime, *, ledger: Ledger, stages: Sequence[str] = ()) -> Holding:
+    """Who held `stage` at an instant, by which event, and until which. Raises Misuse for an unknown stage or a naive time."""
+    if when.tzinfo is None:
+        raise Misuse(f"{when.isoformat()} names no instant", fix="give it an offset, as in 2026-11-23T09:30+01:00")
+    events = known_events(model, ledger)
+    known = dict.fromkeys([*stages, *(e.stage for e in events if e.stage)])
+    if stage not in known:
+        raise Misuse(f"there is no stage {stage[:60]!r}", fix=f"stages: {', '.join(known) or 'none'}")
+    return holding(events, model, stage, when)
+
+
+def _records(read: ReadChain) -> Iterator[AuditCheck]:
+    for name, _, _, _, _ in LINKS:
+        detail = read.broken.get(name) or read.places[name]
+        yield AuditCheck(name=f"{name} record", ok=name not in read.broken, detail=detail)
+
+
+def _aliases(version: ModelVersion, events: tuple[Event, ...], registry: Registry) -> Iterator[AuditCheck]:
+    """The registry's aliases and tags are a projection of the ledger; a hand may have moved them."""
+    aliases = registry.aliases(version.name)
+    for stage in sorted({e.stage for e in events if e.stage}):
+        held, named = holder(events, stage), aliases.get(stage)
+        if version.version not in (held, named):
+            continue
+        said = f"the ledger says {held or 'nobody'}, the registry's alias says {named or 'nobody'}"
+        yield AuditCheck(name=f"alias {stage}", ok=held == named, detail=said)
+    try:
+        tags = registry.version_tags(version.name, version.version)
+    except Misuse as error:
+        yield AuditCheck(name="registry", ok=False, detail=_line(error))
+        return
+    wrong = [key for key, value in version.tags.items() if tags.get(key) != value]
+    said = f"tags that are not the record's: {', '.join(wrong)}" if wrong else "the version's tags are the record's"
+    yield AuditCheck(name="registry tags", ok=not wrong, detail=said)
+
+
+def _registered_files(version: ModelVersion, registry: Registry) -> Iterator[AuditCheck]:
+    yield from _folder("model", version.files, lambda: registry.artifacts(version.name, version.version), extra=False)
+    if version.reports:
+        # A run may log more after its model was registered, so further files are no fault there.
+        yield from _folder("report", version.reports, lambda: registry.run_artifacts(version.run_id), extra=True)
+
+
+def _folder(name: str, files: Sequence[FileDigest], find: Callable[[], Path], *, extra: bool) -> Iterator[AuditCheck]:
+    try:
+        wrong = differences(find(), files, extra=extra)
+    except (Broken, Misuse) as error:
+        wrong = (_line(error),)
+    yield from (AuditCheck(name=f"{name} file", ok=False, detail=said) for said in wrong)
+    if not wrong:
+        yield AuditCheck(name=f"{name} files", ok=True, detail=f"{len(files)} files as registered")
+
+
+def _stored_files(chain: Chain, archive: Archive, progress: Progress) -> Iterator[AuditCheck]:
+    """Every stored copy of every tracked file against the record that names it, and against the name it is stored under."""
+    recorded = _recorded_files(chain)
+    left = set(recorded)
+    whole = 0
+    stored = archive.files(chain.version)
+    while True:
+        try:
+            file = next(stored, None)
+        except Broken as error:
+            yield AuditCheck(name="data file", ok=False, detail=_line(error))
+            break
+        if file is None:
+            break
+        left.discard(file.path)
+        wrong = _wrong_copy(file, recorded.get(file.path))
+        if wrong:
+            yield AuditCheck(name="data file", ok=False, detail=f"{file.path}: {wrong}")
+        whole += not wrong
+        progress(f"re-hashed {file.path}", whole, 0)
+    for path in sorted(left):
+        yield AuditCheck(name="data file", ok=False, detail=f"{path}: recorded, but not found in the data store")
+    yield AuditCheck(
+        name="data files", ok=True, detail=f"{whole} stored copies are whole, {len(recorded)} files are named by records"
+    )
+
+
+def _wrong_copy(file: StoredFile, recorded: str | None) -> str | None:
+    try:
+        sha256, md5 = fingerprints(file.stored)
+    except Broken as error:
+        return _line(error)
+    if file.md5 is not None and md5 != file.md5.removesuffix(".dir"):
+        return f"{file.stored} does not have the MD5 it is stored under"
+    if recorded is not None and sha256 != recorded:
+        return f"{file.stored} does not have the recorded digest {recorded[:12]}"
+    return None
+
+
+def _recorded_files(chain: Chain) -> dict[str, str]:
+    """Path in the run's folder → SHA-256, for every file that a readable record of the chain names, and for the records."""
+    run = Workspace(Path())
+    named: list[tuple[Path, str]] = []
+    if chain.snapshot:
+        named += [(run.snapshot / s.path, s.sha256) for s in (*chain.snapshot.shards, *chain.snapshot.quarantine)]
+        named.append((run.snapshot_record, chain.snapshot.digest))
+    if chain.splits:
+        named += [(run.splits / s.path, s.sha256) for s in (chain.splits.train, chain.splits.eval, chain.splits.test)]
+        named.append((run.splits_record, chain.splits.digest))
+    if chain.training:
+        named += [(run.training / "adapter" / f.path, f.sha256) for f in chain.training.adapter]
+        named.append((run.training_record, chain.training.digest))
+    if chain.evaluation:
+        named.append((run.evaluation / chain.evaluation.predictions.path, chain.evaluation.predictions.sha256))
+        named.append((run.evaluation_record, chain.evaluation.digest))
+    if chain.validation:
+        named.append((run.validation_record, chain.validation.digest))
+    if chain.champion:
+        named.append((run.champion_record, chain.champion.digest))
+    return {path.as_posix(): digest for path, digest in named}
+
+
+def _sources(chain: Chain, root: Path | None) -> Iterator[AuditCheck]:
+    for source in chain.snapshot.sources if chain.snapshot else ():
+        said = f"{source.name}: {source.sha256[:12]}, {source.accepted} of {source.read} rows accepted"
+        place = _inside(root, source.name)
+        if place is not None:
+            same = digest_file(place) == source.sha256
+            said += "; still there, unchanged" if same else "; the source has moved on since (its rows are in the snapshot)"
+        yield AuditCheck(name="source", ok=True, detail=said)
+
+
+def _inside(root: Path | None, name: str) -> Path | None:
+    """The plain file that a record calls `name`, if it is still there and inside `root`."""
+    parts = PurePosixPath(name)
+    if root is None or parts.is_absolute() or ".." in parts.parts:
+        return None
+    place = root / parts
+    return place if place.is_file() and not place.is_symlink() else None
+
+
+def _line(error: Broken | Misuse) -> str:
+    return str(error).splitlines()[0]

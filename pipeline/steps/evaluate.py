@@ -1,0 +1,150 @@
+"""Measure the candidate, the champion and the bare base on the same test rows, in one pass. Verdicts are not made here.
+
+Everything that is read is checked against the digest it was recorded under first: numbers about other bytes are worth nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.domain.data import Splits
+from pipeline.domain.model import Champion, EvaluationReport, Subject, TrainingRun
+from pipeline.domain.record import describe_files, digest_value, first_difference
+from pipeline.errors import Broken, Misuse, Tampered
+from pipeline.evaluation.comparison import measure
+from pipeline.evaluation.rows import TestRows, read_test, write_predictions
+from pipeline.params import EvaluateParams, ModelParams
+from pipeline.ports import Progress, silent
+
+Answer = Callable[[str, list[str]], Sequence[str]]
+"""Given a subject (candidate, champion or base) and the inputs of all test rows: its answers, or labels, one a row."""
+
+
+def evaluate(
+    training: TrainingRun,
+    champion: Champion,
+    splits: Splits,
+    params: EvaluateParams,
+    model: ModelParams,
+    *,
+    data: Path,
+    adapter: Path,
+    champion_adapter: Path | None,
+    base: Path,
+    out: Path,
+    progress: Progress = silent,
+) -> EvaluationReport:
+    """Evaluate the adapter of `training` and leave evaluation.json, predictions.parquet and metrics.json in `out`.
+
+    data: folder with test.parquet. base: folder of the base model. champion_adapter: the champion's adapter folder, None when
+    nobody holds production. An empty test split is no error: the report then says rows=0, which the gate calls insufficient.
+
+    Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one.
+    """
+    check_inputs(training, champion, splits, model, adapter=adapter, champion_adapter=champion_adapter)
+    rows = read_test(data / splits.test.path, splits.test)
+    with _models(training, splits, params, model, adapter, champion_adapter, base, data, bool(len(rows)), progress) as answer:
+        return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out)
+
+
+def evaluate_rows(
+    training: TrainingRun,
+    champion: Champion,
+    splits: Splits,
+    params: EvaluateParams,
+    rows: TestRows,
+    *,
+    answer: Answer,
+    out: Path,
+) -> EvaluationReport:
+    """The same with the test rows read and the models behind one function, which is asked once a subject."""
+    subjects = {"candidate": training.adapter_digest, "base": training.base.digest}
+    if champion.adapter_digest is not None:
+        subjects = {"candidate": training.adapter_digest, "champion": champion.adapter_digest, "base": training.base.digest}
+    answers = {name: list(answer(name, rows.inputs)) if len(rows) else [] for name in subjects}
+    measured = measure(
+        rows,
+        answers,
+        params.metrics,
+        slices=params.slices,
+        resamples=params.resamples,
+        confidence=params.confidence,
+        seed=params.seed,
+    )
+    predictions = write_predictions(out, rows, answers, measured.scores)
+    report = EvaluationReport(
+        training=training.digest,
+        champion=champion.digest,
+        splits=splits.digest,
+        test=splits.test.sha256,
+        rows=len(rows),
+        subjects=tuple(
+            Subject(name=name, identity=identity, metrics=measured.values[name]) for name, identity in subjects.items()
+        ),
+        comparisons=measured.comparisons,
+        slices=measured.slices,
+        predictions=predictions,
+        params=params.model_dump(mode="json"),
+    )
+    report.write(out / "evaluation.json")
+    (out / "metrics.json").write_text(json.dumps(flat_metrics(report), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def flat_metrics(report: EvaluationReport) -> dict[str, float]:
+    """Every measured value as subject.metric, and the number of rows: what `dvc metrics show` and the tracker take."""
+    values = {f"{subject.name}.{m.metric}": m.value for subject in report.subjects for m in subject.metrics}
+    return {"rows": report.rows, **values}
+
+
+def check_inputs(
+    training: TrainingRun,
+    champion: Champion,
+    splits: Splits,
+    model: ModelParams,
+    *,
+    adapter: Path,
+    champion_adapter: Path | None,
+) -> None:
+    """Refuse to measure what does not belong together (Misuse) or is not what was recorded (Tampered)."""
+    if training.splits != splits.digest:
+        raise Misuse(
+            f"the adapter was trained on splits {training.splits[:12]}, the test rows are of splits {splits.digest[:12]}",
+            fix="train on these splits first: rows held out here may have been trained on there",
+        )
+    if training.task is not model.task:
+        raise Misuse(f"the adapter was trained to {training.task}, params say {model.task}", where="model.task")
+    if wrong := first_difference(adapter, training.adapter):
+        raise Tampered(f"the candidate's adapter is not the one that was trained: {wrong}", where=str(adapter))
+    if champion.adapter_digest is None:
+        return
+    if champion_adapter is None or not champion_adapter.is_dir():
+        raise Broken(
+            f"version {champion.version} holds production, but its adapter is not here to be measured",
+            where=str(champion_adapter),
+            fix="run again, which puts the champion's adapter beside the data",
+        )
+    found = digest_value([f.model_dump(mode="json") for f in describe_files(champion_adapter)])
+    if found != champion.adapter_digest:
+        raise Tampered(
+            f"the champion's adapter has digest {found[:12]}, version {champion.version} was recorded with "
+            f"{champion.adapter_digest[:12]}",
+            where=str(champion_adapter),
+        )
+    if (task := _task_of(champion_adapter)) not in (None, model.task):
+        raise Misuse(
+            f"version {champion.version} holds production and was trained to {task}, params say {model.task}: they cannot be compared",
+            where="model.task",
+            fix="give the new task a model name of its own",
+        )
+
+
+def _task_of(adapter: Path) -> str | None:
+    """What the adapter says it was trained to do. Whether it says so rightly is checked when it is loaded."""
+    try:
+        told = json.loads((adapter / "tuneline.json").read_text(encoding="utf-8"))
+        return str(told["task"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

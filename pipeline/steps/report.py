@@ -1,0 +1,255 @@
+"""The candidate's report: one page that says whether it may be registered, and shows why. Records and files in, HTML out.
+
+It explains a decision that was made elsewhere (domain/gating.py) and never adds to it. The caller writes the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.domain.data import Snapshot, Splits, Task, ValidationReport
+from pipeline.domain.gating import DIFFERS_FROM_BASE, GateCheck, GateDecision, Outcome
+from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.errors import Broken
+from pipeline.evaluation.comparison import slice_metric
+from pipeline.evaluation.disagreements import confusion, flips
+from pipeline.evaluation.metrics import METRICS, metric
+from pipeline.evaluation.rows import Predictions, TestRows, read_predictions, read_test
+from pipeline.pages import Bar, Bars, Block, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
+
+SHOWN_FLIPS = 10
+SHOWN_SOURCES = 20
+SHOWN_CHARACTERS = 1500
+_TONES = {Outcome.PASSED: "good", Outcome.FAILED: "bad", Outcome.INSUFFICIENT: "warn"}
+_CURVES = (
+    ("Loss", {"loss": "train", "eval_loss": "eval"}, "loss"),
+    ("Learning rate", {"learning_rate": "learning rate"}, "rate"),
+    ("Gradient norm", {"grad_norm": "gradient norm"}, "norm"),
+)
+
+
+def report(
+    decision: GateDecision,
+    evaluation: EvaluationReport,
+    training: TrainingRun,
+    *,
+    snapshot: Snapshot,
+    validation: ValidationReport,
+    splits: Splits,
+    champion: Champion,
+    predictions: Path,
+    curves: Path,
+    test: Path | None = None,
+) -> str:
+    """The report page as HTML.
+
+    predictions: predictions.parquet. curves: curves.jsonl, an object a line with step and some of loss, eval_loss,
+    learning_rate, grad_norm. test: test.parquet, so that rows the candidate won or lost show what was asked.
+    Raises Tampered when the predictions or the test split are not the recorded ones.
+    """
+    found = read_predictions(predictions, evaluation.predictions)
+    rows = read_test(test, splits.test) if test else None
+    sections: list[Block] = [
+        _checks(decision),
+        _metrics(evaluation),
+        _differences(evaluation, decision),
+        *_slices(evaluation),
+        *_confusion(training, found),
+        *_flips(evaluation, found, rows),
+        *_curves(curves),
+        *_data(snapshot, validation, splits, training),
+        _lineage(decision, evaluation, training, snapshot, validation, splits, champion),
+        *_parameters(training, evaluation, splits, decision),
+    ]
+    title = f"{snapshot.dataset}: candidate {training.adapter_digest[:12]}"
+    ok = {Outcome.PASSED: True, Outcome.FAILED: False, Outcome.INSUFFICIENT: None}[decision.verdict]
+    return page(title, verdict_sentence(decision), ok, sections)
+
+
+def verdict_sentence(decision: GateDecision) -> str:
+    """The decision in one sentence, for the page's head and for a terminal."""
+    if decision.verdict is Outcome.PASSED:
+        return f"Passed: all {len(decision.checks)} checks."
+    wanted = decision.verdict
+    why = "; ".join(c.detail for c in decision.checks if c.verdict is wanted)
+    number = sum(c.verdict is wanted for c in decision.checks)
+    head = "Failed" if wanted is Outcome.FAILED else "Not enough evidence"
+    return f"{head} ({number} of {len(decision.checks)} checks): {why}."
+
+
+def _checks(decision: GateDecision) -> Table:
+    return Table(
+        "What was asked, and what was seen",
+        ["check", "verdict", "observed", "interval", "bound", "in words"],
+        [[c.name, c.verdict.value, c.observed, _range(c), c.bound, c.detail] for c in decision.checks],
+        tones={at: _TONES[c.verdict] for at, c in enumerate(decision.checks)},
+        note="Too little evidence is never a pass: a check passes only when the near end of its interval meets the bound.",
+    )
+
+
+def _metrics(evaluation: EvaluationReport) -> Bars:
+    asked = dict.fromkeys(m.metric for s in evaluation.subjects for m in s.metrics if m.metric in METRICS)
+    bars = [
+        Bar(METRICS[name].title, m.value, m.low, m.high, series=subject.name, detail=subject.name)
+        for name in asked
+        for subject in evaluation.subjects
+        if (m := evaluation.metric(subject.name, name)) is not None
+    ]
+    confidence = evaluation.params.get("confidence", 0.95)
+    note = "; ".join(f"{METRICS[name].title}: {METRICS[name].definition}" for name in asked)
+    note += f". Whiskers: {confidence:.0%} intervals, bootstrap over groups of rows."
+    return Bars(f"Metrics on {evaluation.rows} test rows", bars, span=(0.0, 1.0), note=note)
+
+
+def _differences(evaluation: EvaluationReport, decision: GateDecision) -> Bars:
+    bounds = {c.name: c.bound for c in decision.checks}
+    rules = {"champion": "not_worse_than_champion", "base": "better_than_base"}
+    bars = [
+        Bar(metric(c.metric).title, c.difference, c.low, c.high, c.other, f"against the {c.other}", bound)
+        for c in evaluation.comparisons
+        for bound in [bounds.get(f"{rules.get(c.other)}.{c.metric}")]
+    ]
+    differs = evaluation.metric("candidate", DIFFERS_FROM_BASE)
+    note = "Paired by row. The dashed mark is the bound that the interval's lower end must clear."
+    if differs:
+        note += f" {differs.value:.1%} of the candidate's answers differ from the bare base's."
+    return Bars("Candidate minus the others", bars, note=note)
+
+
+def _slices(evaluation: EvaluationReport) -> Iterator[Block]:
+    fields = dict.fromkeys(s.field for s in evaluation.slices)
+    for field in fields:
+        found = [s for s in evaluation.slices if s.field == field]
+        bars = [Bar(_short(s.value, 80), s.score, series=s.subject, detail=f"{s.subject}, {_rows(s.rows)}") for s in found]
+        yield Bars(
+            f"{METRICS[found[0].metric].title} by {field}", bars, span=(0.0, 1.0), note="Read slices of few rows with care."
+        )
+    if missing := [f for f in evaluation.params.get("slices", ()) if f not in fields]:
+        yield Text("Slices left out", f"No test row has the field {', '.join(missing)}.")
+
+
+def _confusion(training: TrainingRun, found: Predictions) -> Iterator[Block]:
+    if training.task is Task.CLASSIFY and found.expected:
+        seen = confusion(found.expected, found.answers["candidate"])
+        yield Matrix("What the candidate takes for what", seen.labels, seen.counts)
+
+
+def _flips(evaluation: EvaluationReport, found: Predictions, rows: TestRows | None) -> Iterator[Block]:
+    other = "champion" if "champion" in found.answers else "base"
+    if other not in found.answers:
+        return
+    used = slice_metric(metric(evaluation.params["metrics"][0]))
+    seen = flips(found, used, other)
+    for which, numbers, tones in (("lost", seen.lost, ("bad", "good")), ("won", seen.won, ("good", "bad"))):
+        pairs = [
+            Pair(
+                _question(rows.inputs[at]) if rows else found.ids[at],
+                (
+                    Side("expected", _short(found.expected[at])),
+                    Side("candidate", _short(found.answers["candidate"][at]), tones[0]),
+                    Side(other, _short(found.answers[other][at]), tones[1]),
+                ),
+            )
+            for at in numbers[:SHOWN_FLIPS]
+        ]
+        shown = f", {len(pairs)} of them shown" if len(numbers) > len(pairs) else ""
+        note = f"{_rows(len(numbers))} by {used.title.lower()}{shown}."
+        yield Pairs(f"Rows that the candidate {which} against the {other}", pairs, note=note)
+
+
+def _curves(path: Path) -> Iterator[Block]:
+    points: list[Mapping[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            points.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise Broken(f"the training curves cannot be read: {error}", where=f"{path}:{number}") from error
+    for heading, names, label in _CURVES:
+        series = {
+            shown: [(float(p["step"]), float(p[key])) for p in points if "step" in p and isinstance(p.get(key), int | float)]
+            for key, shown in names.items()
+        }
+        if any(series.values()):
+            yield Lines(heading, {name: values for name, values in series.items() if values}, "step", label)
+
+
+def _data(snapshot: Snapshot, validation: ValidationReport, splits: Splits, training: TrainingRun) -> Iterator[Block]:
+    newest = list(reversed(snapshot.sources))[:SHOWN_SOURCES]
+    left = len(snapshot.sources) - len(newest)
+    yield Table(
+        "Where the rows came from",
+        ["file, newest first", "read", "accepted", "duplicate", "quarantined"],
+        [[s.name, s.read, s.accepted, s.duplicate, s.quarantined] for s in newest],
+        note=f"{snapshot.rows} rows accepted and {snapshot.quarantined} quarantined since the first snapshot."
+        + (f" {left} older files are not listed." if left else ""),
+    )
+    sides = (splits.train, splits.eval, splits.test)
+    told = ", ".join(f"{side} {file.rows}" for side, file in zip(("train", "eval", "test"), sides, strict=True))
+    labels = f" {len(splits.labels)} labels." if splits.labels else ""
+    wrong = "; ".join(f"{c.name}: expected {c.expected}, saw {c.observed}" for c in validation.failures)
+    yield Text(
+        "What was done with them",
+        f"Validation: {len(validation.checks) - len(validation.failures)} of {len(validation.checks)} expectations held"
+        f"{f' ({wrong})' if wrong else ''}.\n\nRows: {told}.{labels}\n\n"
+        f"Training: {training.steps} steps on {training.train_rows} rows, {training.trainable_parameters} trainable parameters.",
+    )
+
+
+def _lineage(
+    decision: GateDecision,
+    evaluation: EvaluationReport,
+    training: TrainingRun,
+    snapshot: Snapshot,
+    validation: ValidationReport,
+    splits: Splits,
+    champion: Champion,
+) -> Table:
+    base = training.base
+    held = f"version {champion.version}" if champion.version else "nobody held production"
+    rows: list[tuple[str, str, str]] = [
+        ("snapshot", snapshot.digest, snapshot.dataset),
+        ("validation", validation.digest, f"suite {validation.suite[:12]}"),
+        ("splits", splits.digest, f"test file {splits.test.sha256[:12]}"),
+        ("base model", base.digest, f"{base.id}{f' at {base.revision}' if base.revision else ''}"),
+        ("training", training.digest, f"adapter {training.adapter_digest[:12]}"),
+        ("champion", champion.digest, held),
+        ("evaluation", evaluation.digest, f"predictions {evaluation.predictions.sha256[:12]}"),
+        ("decision", decision.digest, decision.verdict.value),
+    ]
+    return Table("Lineage", ["record", "digest", "what"], [[name, digest[:12], what] for name, digest, what in rows])
+
+
+def _parameters(training: TrainingRun, evaluation: EvaluationReport, splits: Splits, decision: GateDecision) -> Iterator[Block]:
+    sections = {"split": splits.params, "train": training.params, "evaluate": evaluation.params, "gate": decision.policy}
+    rows = [
+        [section, key, json.dumps(value, ensure_ascii=False)]
+        for section, values in sections.items()
+        for key, value in sorted(values.items())
+    ]
+    yield Table("Parameters", ["section", "key", "value"], rows)
+    yield Table("Made with", ["what", "version"], [[k, v] for k, v in sorted(training.versions.items())])
+
+
+def _question(text: str) -> str:
+    """What was asked: chat messages a line each, or the text itself."""
+    try:
+        messages: Sequence[Any] = json.loads(text)
+        return _short("\n".join(f"{m['role']}: {m['content']}" for m in messages))
+    except (ValueError, TypeError, KeyError):
+        return _short(text)
+
+
+def _range(check: GateCheck) -> str | None:
+    return None if check.low is None or check.high is None else f"{check.low:.4g} to {check.high:.4g}"
+
+
+def _rows(number: int) -> str:
+    return f"{number} row{'' if number == 1 else 's'}"
+
+
+def _short(text: str, most: int = SHOWN_CHARACTERS) -> str:
+    return text if len(text) <= most else text[:most] + " …"

@@ -1,0 +1,51 @@
+"""Roll a stage back to the version that held it before: an event in the ledger, then the registry's alias. Safe to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from pipeline.domain.moves import plan_rollback
+from pipeline.domain.release import EventKind, ReleaseRecord, holder, resolve
+from pipeline.domain.wording import check_words
+from pipeline.errors import Misuse
+from pipeline.moving import carry_out, known_events, utc_now
+from pipeline.ports import Ledger, Registry
+
+
+def rollback(
+    stage: str,
+    by: str,
+    reason: str,
+    *,
+    model: str,
+    registry: Registry,
+    ledger: Ledger,
+    to: str | None = None,
+    leaving: str | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> ReleaseRecord:
+    """Take `stage` from the version `leaving` back to `to`, or to the one before it.
+
+    leaving: default the holder now. Who retries must name it: then a retry after a crash finds its work done (`changed`
+    False) instead of going back one more. The version gone back to is re-hashed first. Raises Misuse (nothing to go back to),
+    Tampered (its files are not those registered), Conflict (another version holds the stage; nothing was changed).
+    """
+    check_words(actor=by, reason=reason)
+    events = known_events(model, ledger)
+    held = holder(events, stage)
+    if leaving is None and held is None:
+        stages = sorted({e.stage for e in events if e.stage})
+        raise Misuse(f"no version holds {stage[:60]!r}", fix=f"stages that were held: {', '.join(stages) or 'none'}")
+    left = resolve(events, leaving) if leaving is not None else str(held)
+    target = resolve(events, to) if to is not None else None
+    return carry_out(
+        lambda seen: plan_rollback(seen, stage, to=target, leaving=left),
+        EventKind.ROLLED_BACK,
+        model=model,
+        by=by,
+        reason=reason,
+        registry=registry,
+        ledger=ledger,
+        now=now,
+    )
