@@ -139,7 +139,9 @@ def tags() -> list[str]:
 
 def clean() -> None:
     """Remove what the demo made. Refuses where runs of other models share the state folder."""
-    every = subprocess.run(["git", "tag", "--list", "tuneline/*"], capture_output=True, text=True, cwd=ROOT, check=True).stdout.split()
+    every = subprocess.run(
+        ["git", "tag", "--list", "tuneline/*"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
     others = sorted({name.split("/")[1] for name in every} - {MODEL})
     if others:
         sys.exit(f".tuneline also holds runs of {', '.join(others)}: not removed. Use a clone of its own for the demo.")

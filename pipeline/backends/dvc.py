@@ -52,10 +52,12 @@ class DvcStore:
         """Bring back the bytes of all that the folder tracks: from the cache, or the remote where the cache has lost them."""
         from dvc.exceptions import CheckoutError
 
+        # A stage that dvc.yaml has and the lock does not yet (it is new, or renamed) has nothing to bring back.
+        made = [stage.addressing for stage in self.repo.index.stages if all(out.hash_info for out in stage.outs)]
         try:
-            self.repo.checkout(force=True)
+            self.repo.checkout(made, force=True)
         except CheckoutError:
-            self.repo.pull(force=True)
+            self.repo.pull(made, force=True)
 
     def stale(self, stages: list[str]) -> list[str]:
         """Those of `stages` whose inputs, params, code or outputs are not what dvc.lock says."""

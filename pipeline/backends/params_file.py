@@ -77,13 +77,13 @@ def parse_params(text: str, *, where: str = "params.yaml") -> Params:
 def _validate(data: dict[str, Any], lines: dict[tuple[str, ...], int], problems: list[tuple[int, str, str]]) -> Params | None:
     """Validate, and after each failure once more without what was wrong: rules over several keys wait for each to be right."""
     params, removed = None, set[tuple[str, ...]]()
-    for _ in range(3):
+    for _ in range(4):
         try:
             params = Params.model_validate(data)
         except ValidationError as error:
             found = [p for p in error.errors() if not (p["type"] == "missing" and p["loc"] in removed)]
             problems += _explain(found, lines)
-            here = {_in_file(p["loc"], lines) for p in found if p["type"] not in ("missing", "value_error")}
+            here = {key for p in found if p["type"] != "missing" and (key := _in_file(p["loc"], lines))}
             removed |= here
             if not here:
                 return None
@@ -100,8 +100,11 @@ def _remove(data: Any, key: tuple[str, ...]) -> None:
     if isinstance(data, list):
         data[int(key[-1])] = ""
     else:
-        data.pop(key[-1], None)
-        if key in _STAND_INS:
+        section = data.pop(key[-1], None)
+        if key == ("model",):
+            task = section.get("task") if isinstance(section, dict) else None
+            data["model"] = {"name": "x", "base": "./x", "task": task}
+        elif key in _STAND_INS:
             data[key[-1]] = _STAND_INS[key]
 
 

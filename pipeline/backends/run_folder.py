@@ -129,7 +129,9 @@ def remove_older_folders(git: Git, project: Project, model: str, *, keep: int) -
 def kept_runs(git: Git, model: str, kind: str = "run") -> list[KeptRun]:
     """Oldest first."""
     refs = git.refs(f"{model}/{kind}")
-    return [KeptRun(model, int(name.rsplit("/", 1)[1]), commit, f"refs/tags/tuneline/{name}") for name, commit in sorted(refs.items())]
+    return [
+        KeptRun(model, int(name.rsplit("/", 1)[1]), commit, f"refs/tags/tuneline/{name}") for name, commit in sorted(refs.items())
+    ]
 
 
 def head_run(git: Git, model: str) -> KeptRun | None:

@@ -1,8 +1,8 @@
 """The expectation suite as data: what must hold for every row of a snapshot, from the params and the task.
 
-Each entry is a dict of `type` (a Great Expectations expectation), `kwargs` and `note`. All of them are asked row by row, so they can
-be asked of a table in pieces. What is about the snapshot as a whole (row floors, shares, labels) is steps/validate.py's, since such
-expectations pass when there is nothing to look at. No tool enters here.
+Each entry is a dict of `type` (a Great Expectations expectation), `kwargs` and `note`. All of them are asked row by row, so a
+table can be asked in pieces. What is about the snapshot as a whole (row floors, shares, labels) is steps/validate.py's, since
+Great Expectations passes when there is nothing to look at. No tool enters here.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from typing import Any
 from pipeline.domain.data import Task
 from pipeline.params import ValidateParams
 
-SUITE_COLUMNS = ("id", "group", "input", "output", "label_rows")
-"""What a table that the suite is asked of must hold: columns of an example, and how many rows in all have this row's output."""
+ASKED = ("id", "group", "input", "output")
+"""The columns of an example that the suite looks at; `label_rows`, how many rows in all have this row's label, joins them."""
 
 
 def suite(params: ValidateParams, task: Task) -> list[dict[str, Any]]:
     """The expectations that a snapshot of `task` must meet."""
     output = "label" if task is Task.CLASSIFY else "answer"
-    expectations = [
-        _expect("expect_column_values_to_not_be_null", "each row has it", column=column)
-        for column in ("id", "group", "input", "output")
-    ]
+    expectations = [_expect("expect_column_values_to_not_be_null", "each row has it", column=column) for column in ASKED]
     expectations += [
         _expect("expect_column_values_to_be_unique", "no example comes twice", column="id"),
         _expect("expect_column_values_to_match_regex", "ids are digests of the content", column="id", regex="^[0-9a-f]{32}$"),
@@ -31,14 +28,8 @@ def suite(params: ValidateParams, task: Task) -> list[dict[str, Any]]:
         _expect("expect_column_values_to_match_regex", f"the {output} says something", column="output", regex=r"\S"),
     ]
     if task is Task.GENERATE:
-        expectations.append(
-            _expect(
-                "expect_column_values_to_match_regex",
-                "the prompt is a list of messages",
-                column="input",
-                regex=r'^\[\{"content":',
-            )
-        )
+        messages = _expect("expect_column_values_to_match_regex", "a list of messages", column="input", regex=r'^\[\{"content":')
+        expectations.append(messages)
     if task is Task.CLASSIFY and params.labels is not None:
         expectations.append(
             _expect("expect_column_values_to_be_in_set", "validate.labels", column="output", value_set=sorted(params.labels))

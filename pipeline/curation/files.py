@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -179,7 +179,7 @@ def _open(found: Found) -> BufferedReader:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BadInput("this is no regular file", where=str(found.path), fix="replace it by a copy of the data")
-    return os.fdopen(descriptor, "rb", _BUFFER)
+    return BufferedReader(FileIO(descriptor, "rb"), _BUFFER)
 
 
 def _check_start(found: Found, start: bytes, size: int) -> None:

@@ -42,9 +42,14 @@ class Record(Value):
         return digest_bytes(self.to_json().encode())
 
     def write(self, path: Path) -> str:
-        """Write the record to `path` (its folder is made) and return its digest."""
+        """Put the record at `path` (its folder is made) and return its digest.
+
+        By rename: a reader never sees half of it, and a file that is a link into the data cache is not written through.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json(), encoding="utf-8")
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(self.to_json(), encoding="utf-8")
+        temporary.replace(path)
         return self.digest
 
     @classmethod

@@ -15,7 +15,7 @@ from pipeline.domain.gating import DIFFERS_FROM_BASE
 from pipeline.domain.model import Comparison, MetricValue, SliceValue
 from pipeline.errors import Broken
 from pipeline.evaluation.metrics import METRICS, Metric, metric
-from pipeline.evaluation.rows import TestRows
+from pipeline.evaluation.rows import SplitRows
 from pipeline.evaluation.statistics import Bootstrap, Interval, Numbers, Statistic, mean, paired_bootstrap, point
 
 SLICE_VALUES = 30
@@ -33,7 +33,7 @@ class Measured:
 
 
 def measure(
-    rows: TestRows,
+    rows: SplitRows,
     answers: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
     *,
@@ -80,7 +80,7 @@ def _differing(candidate: Sequence[str], base: Sequence[str]) -> Statistic:
 
 
 def _row_scores(
-    rows: TestRows, answers: Mapping[str, Sequence[str]], metrics: Sequence[Metric]
+    rows: SplitRows, answers: Mapping[str, Sequence[str]], metrics: Sequence[Metric]
 ) -> dict[tuple[str, str], Numbers]:
     scores = {(subject, m.name): m.scores(rows.expected, given) for subject, given in answers.items() for m in metrics}
     return {key: found for key, found in scores.items() if found is not None}
@@ -98,7 +98,9 @@ def _comparison(first: tuple[str, str], second: tuple[str, str], found: Interval
     return Comparison(metric=first[1], other=second[0], difference=found.value, low=found.low, high=found.high, rows=found.rows)
 
 
-def _slices(rows: TestRows, answers: Mapping[str, Sequence[str]], primary: Metric, fields: Sequence[str]) -> Iterator[SliceValue]:
+def _slices(
+    rows: SplitRows, answers: Mapping[str, Sequence[str]], primary: Metric, fields: Sequence[str]
+) -> Iterator[SliceValue]:
     used = slice_metric(primary)
     scores = {subject: used.scores(rows.expected, given) for subject, given in answers.items()}
     for field in dict.fromkeys(fields):

@@ -21,10 +21,8 @@ SUBJECTS = ("candidate", "champion", "base")
 
 
 @dataclass(frozen=True, slots=True)
-class TestRows:
-    """The columns of a test split, all of the same length; see domain.data.Example for what they hold."""
-
-    __test__ = False  # not a test class, whatever its name says to pytest
+class SplitRows:
+    """The columns of one split, all of the same length; see domain.data.Example for what they hold."""
 
     ids: list[str]
     groups: list[str]
@@ -56,10 +54,10 @@ class Predictions:
     scores: dict[tuple[str, str], list[float]]
 
 
-def read_test(path: Path, file: FileDigest) -> TestRows:
-    """The rows of a test split. Raises Tampered when its bytes are not those recorded in `file`, Broken when unreadable."""
-    columns = _read(path, file, "the test split", EXAMPLE_COLUMNS)
-    return TestRows(
+def read_split(path: Path, file: FileDigest) -> SplitRows:
+    """The rows of one split. Raises Tampered when its bytes are not those recorded in `file`, Broken when unreadable."""
+    columns = _read(path, file, f"the {path.stem} split", EXAMPLE_COLUMNS)
+    return SplitRows(
         ids=columns["id"],
         groups=columns["group"],
         inputs=columns["input"],
@@ -70,7 +68,7 @@ def read_test(path: Path, file: FileDigest) -> TestRows:
 
 
 def write_predictions(
-    folder: Path, rows: TestRows, answers: Mapping[str, Sequence[str]], scores: Mapping[tuple[str, str], Numbers]
+    folder: Path, rows: SplitRows, answers: Mapping[str, Sequence[str]], scores: Mapping[tuple[str, str], Numbers]
 ) -> FileDigest:
     """Write `folder`/predictions.parquet and describe it. The same rows and answers give the same bytes."""
     import pyarrow as pa
@@ -88,7 +86,7 @@ def write_predictions(
 
 
 def read_predictions(path: Path, file: FileDigest) -> Predictions:
-    """Read what `write_predictions` wrote. Raises Tampered or Broken like `read_test`."""
+    """Read what `write_predictions` wrote. Raises Tampered or Broken like `read_split`."""
     columns = _read(path, file, "the predictions file", ("id", "group", "expected"))
     subjects = [s for s in SUBJECTS if s in columns]
     scores = {(s, name.removeprefix(f"{s}_")): columns[name] for s in subjects for name in columns if name.startswith(f"{s}_")}

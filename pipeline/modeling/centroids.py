@@ -1,4 +1,4 @@
-"""The cheapest classifier that a base allows without tuning: the label whose mean embedding is nearest. Tensors only, no model."""
+"""The cheapest classifier that a base allows without tuning: the label whose mean embedding is nearest. No model enters here."""
 
 from __future__ import annotations
 

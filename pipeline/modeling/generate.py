@@ -69,7 +69,7 @@ class Subjects:
         self._lock = threading.RLock()
 
     def add(self, name: str, adapter: Path, *, files: tuple[FileDigest, ...] | None = None) -> Handshake:
-        """Load the adapter folder `adapter`, strictly (see admission.py), and call it `name`. Raises Misuse for a name used before."""
+        """Load the adapter folder `adapter`, strictly (see admission.py), as `name`. Raises Misuse for a name used before."""
         with self._lock:
             if name in self._used:
                 raise Misuse(f"the name {name!r} has been used", fix="give every adapter a name of its own")

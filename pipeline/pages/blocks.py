@@ -57,7 +57,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Curves over a common x axis. Points that are not finite are left out, and the page says how many."""
+    """Curves over a common x axis. Points that are not finite (or absurdly far) are left out, and the page says how many."""
 
     heading: str
     series: Mapping[str, Sequence[tuple[float, float]]]

@@ -12,6 +12,9 @@ WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 40
 """Size of a line chart and its margins, in SVG units."""
 
+DRAWABLE = 1e100
+"""Points beyond this, and those that are not numbers, are left out: scales would overflow."""
+
 GRID_LABELS = 12
 """A confusion of more labels than this becomes a table."""
 
@@ -92,7 +95,7 @@ def bar_chart(block: Bars) -> BarChart:
 def line_chart(block: Lines) -> LineChart:
     """Lay out curves, x growing to the right and y upward, on linear axes with round ticks."""
     finite = {
-        name: sorted((float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y))
+        name: sorted((float(x), float(y)) for x, y in points if abs(x) < DRAWABLE and abs(y) < DRAWABLE)
         for name, points in block.series.items()
     }
     dropped = sum(len(points) for points in block.series.values()) - sum(len(points) for points in finite.values())

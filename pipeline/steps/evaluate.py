@@ -6,20 +6,28 @@ Everything that is read is checked against the digest it was recorded under firs
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.domain.data import Splits
+from pipeline.domain.data import Splits, Task
 from pipeline.domain.model import Champion, EvaluationReport, Subject, TrainingRun
 from pipeline.domain.record import describe_files, digest_value, first_difference
 from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.evaluation.comparison import measure
-from pipeline.evaluation.rows import TestRows, read_test, write_predictions
+from pipeline.evaluation.rows import SplitRows, read_split, write_predictions
 from pipeline.params import EvaluateParams, ModelParams
 from pipeline.ports import Progress, silent
 
+if TYPE_CHECKING:
+    from pipeline.modeling.generate import Subjects
+
 Answer = Callable[[str, list[str]], Sequence[str]]
 """Given a subject (candidate, champion or base) and the inputs of all test rows: its answers, or labels, one a row."""
+
+CENTROID_ROWS = 50
+"""Training rows a label that the bare base's labels are made of: more move the means little and cost an embedding each."""
 
 
 def evaluate(
@@ -44,9 +52,14 @@ def evaluate(
     Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one.
     """
     check_inputs(training, champion, splits, model, adapter=adapter, champion_adapter=champion_adapter)
-    rows = read_test(data / splits.test.path, splits.test)
-    with _models(training, splits, params, model, adapter, champion_adapter, base, data, bool(len(rows)), progress) as answer:
-        return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out)
+    rows = read_split(data / splits.test.path, splits.test)
+    answer: Answer = _nobody
+    if len(rows):
+        held = champion_adapter if champion.adapter_digest is not None else None
+        subjects = _load(training, model, base=base, adapter=adapter, champion_adapter=held)
+        ask = _labels if model.task is Task.CLASSIFY else _answers
+        answer = ask(subjects, splits, params, data, progress)
+    return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out)
 
 
 def evaluate_rows(
@@ -54,7 +67,7 @@ def evaluate_rows(
     champion: Champion,
     splits: Splits,
     params: EvaluateParams,
-    rows: TestRows,
+    rows: SplitRows,
     *,
     answer: Answer,
     out: Path,
@@ -135,10 +148,56 @@ def check_inputs(
         )
     if (task := _task_of(champion_adapter)) not in (None, model.task):
         raise Misuse(
-            f"version {champion.version} holds production and was trained to {task}, params say {model.task}: they cannot be compared",
+            f"version {champion.version} holds production and was trained to {task}, params say {model.task}",
             where="model.task",
             fix="give the new task a model name of its own",
         )
+
+
+def _load(training: TrainingRun, model: ModelParams, *, base: Path, adapter: Path, champion_adapter: Path | None) -> Subjects:
+    from pipeline.modeling.generate import Subjects  # torch and peft: seconds to import
+
+    subjects = Subjects(base, model)
+    # The candidate comes first: the bare base answers under the first adapter's template and precision.
+    subjects.add("candidate", adapter, files=training.adapter)
+    if champion_adapter is not None:
+        subjects.add("champion", champion_adapter)
+    return subjects
+
+
+def _answers(subjects: Subjects, splits: Splits, params: EvaluateParams, data: Path, progress: Progress) -> Answer:
+    def answer(name: str, inputs: list[str]) -> list[str]:
+        options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
+        return subjects.answers(name, inputs, progress=progress, **options)
+
+    return answer
+
+
+def _labels(subjects: Subjects, splits: Splits, params: EvaluateParams, data: Path, progress: Progress) -> Answer:
+    texts, labels = _labelled(read_split(data / splits.train.path, splits.train))
+    subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
+
+    def answer(name: str, inputs: list[str]) -> list[str]:
+        found = subjects.predict(name, inputs, batch_size=params.batch_size, progress=progress)
+        return [prediction.label for prediction in found]
+
+    return answer
+
+
+def _labelled(train: SplitRows) -> tuple[list[str], list[str]]:
+    """At most CENTROID_ROWS training texts a label, with their labels. Ids are hashes, so the first by id are a fair sample."""
+    taken: Counter[str] = Counter()
+    chosen: list[int] = []
+    for at in sorted(range(len(train)), key=lambda at: train.ids[at]):
+        if taken[train.expected[at]] < CENTROID_ROWS:
+            taken[train.expected[at]] += 1
+            chosen.append(at)
+    return [train.inputs[at] for at in chosen], [train.expected[at] for at in chosen]
+
+
+def _nobody(name: str, inputs: list[str]) -> list[str]:
+    """Answers an empty test split, for which no model need be loaded."""
+    return []
 
 
 def _task_of(adapter: Path) -> str | None:

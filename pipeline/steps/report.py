@@ -17,7 +17,7 @@ from pipeline.errors import Broken
 from pipeline.evaluation.comparison import slice_metric
 from pipeline.evaluation.disagreements import confusion, flips
 from pipeline.evaluation.metrics import METRICS, metric
-from pipeline.evaluation.rows import Predictions, TestRows, read_predictions, read_test
+from pipeline.evaluation.rows import Predictions, SplitRows, read_predictions, read_split
 from pipeline.pages import Bar, Bars, Block, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
 
 SHOWN_FLIPS = 10
@@ -51,7 +51,7 @@ def report(
     Raises Tampered when the predictions or the test split are not the recorded ones.
     """
     found = read_predictions(predictions, evaluation.predictions)
-    rows = read_test(test, splits.test) if test else None
+    rows = read_split(test, splits.test) if test else None
     sections: list[Block] = [
         _checks(decision),
         _metrics(evaluation),
@@ -137,7 +137,7 @@ def _confusion(training: TrainingRun, found: Predictions) -> Iterator[Block]:
         yield Matrix("What the candidate takes for what", seen.labels, seen.counts)
 
 
-def _flips(evaluation: EvaluationReport, found: Predictions, rows: TestRows | None) -> Iterator[Block]:
+def _flips(evaluation: EvaluationReport, found: Predictions, rows: SplitRows | None) -> Iterator[Block]:
     other = "champion" if "champion" in found.answers else "base"
     if other not in found.answers:
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
-from conftest import LABELS, World, make_world, without_champion
+from evaluated_world import LABELS, World, make_world, without_champion
 
 from pipeline.domain.data import Task
 from pipeline.domain.gating import DIFFERS_FROM_BASE, Outcome
@@ -15,7 +15,7 @@ from pipeline.domain.model import Champion, EvaluationReport
 from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.evaluation.comparison import SLICE_VALUES, measure
 from pipeline.evaluation.metrics import METRICS
-from pipeline.evaluation.rows import TestRows, read_predictions, read_test
+from pipeline.evaluation.rows import SplitRows, read_predictions, read_split
 from pipeline.params import EvaluateParams, GateParams, ModelParams
 from pipeline.steps.evaluate import check_inputs, evaluate
 from pipeline.steps.gate import gate
@@ -74,7 +74,7 @@ def test_slices_add_up(world: World) -> None:
 
 def test_slices_of_macro_f1_are_accuracy_and_capped() -> None:
     many = [f"label {at % 50:02}" for at in range(120)]
-    rows = TestRows([str(at) for at in range(120)], [str(at) for at in range(120)], many, many, ["{}"] * 120, ["f"] * 120)
+    rows = SplitRows([str(at) for at in range(120)], [str(at) for at in range(120)], many, many, ["{}"] * 120, ["f"] * 120)
     found = measure(rows, {"candidate": many}, ["macro_f1"], slices=["label", "source", "absent"], resamples=200)
     assert {s.metric for s in found.slices} == {"accuracy"}
     assert len([s for s in found.slices if s.field == "label"]) == SLICE_VALUES
@@ -87,7 +87,7 @@ def test_slices_of_macro_f1_are_accuracy_and_capped() -> None:
     [
         (GOOD, Outcome.PASSED, set()),
         ({**GOOD, "candidate": 0.6}, Outcome.FAILED, {"thresholds.accuracy", "not_worse_than_champion.accuracy"}),
-        ({**GOOD, "candidate": 0.88, "champion": 0.9}, Outcome.INSUFFICIENT, set()),
+        ({**GOOD, "candidate": 0.88}, Outcome.INSUFFICIENT, set()),
         ({"candidate": 1.0, "champion": 1.0, "base": 1.0}, Outcome.FAILED, {DIFFERS_FROM_BASE}),
     ],
 )
@@ -137,10 +137,10 @@ def test_changed_test_file_is_refused(world: World) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(Tampered, match=r"test\.parquet"):
-        read_test(path, world.splits.test)
+        read_split(path, world.splits.test)
     path.unlink()
     with pytest.raises(Broken, match="cannot be read"):
-        read_test(path, world.splits.test)
+        read_split(path, world.splits.test)
 
 
 def test_changed_predictions_are_refused(world: World) -> None:
@@ -183,9 +183,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         _check(world, ModelParams(name="support", task=Task.GENERATE, base="./base"))
     other = make_world(tmp_path / "two", rows=20)
     with pytest.raises(Misuse, match="test rows are of splits"):
-        check_inputs(
-            world.training, Champion(), other.splits, MODEL, adapter=world.adapter, champion_adapter=None
-        )
+        check_inputs(world.training, Champion(), other.splits, MODEL, adapter=world.adapter, champion_adapter=None)
 
 
 def test_a_champion_of_another_task_is_refused(tmp_path: Path) -> None:

@@ -247,9 +247,7 @@ _RANK = {FAILED: 0, INSUFFICIENT: 1, PASSED: 2}
 
 
 @given(st.tuples(_SHARE, _SHARE, _SHARE), st.tuples(_SHARE, _SHARE, _SHARE), _SHARE, _SHARE, _SHARE)
-def test_worse_numbers_never_improve_a_verdict(
-    accuracy: Seen, gain: Seen, worse: float, bound: float, margin: float
-) -> None:
+def test_worse_numbers_never_improve_a_verdict(accuracy: Seen, gain: Seen, worse: float, bound: float, margin: float) -> None:
     def judged(by: float) -> Outcome:
         low, value, high = (max(0.0, x - by) for x in sorted(accuracy))
         down, middle, up = (max(-1.0, x - by) for x in sorted(gain))

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import World, make_world
+from evaluated_world import World, make_world
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +25,7 @@ from pipeline.params import GateParams
 from pipeline.steps.gate import gate
 from pipeline.steps.report import report
 
-EVIL = '"><script>alert(1)</script><img src=https://evil.example/x onerror=alert(1)>\'{{ 7*7 }}\x00\u202e\ud800'
+EVIL = "\"><script>alert(1)</script><img src=https://evil.example/x onerror=alert(1)>'{{ 7*7 }}\x00\u202e\ud800"
 
 
 class Seen(HTMLParser):
@@ -161,7 +161,9 @@ def test_flips_and_confusion() -> None:
 
 def _report(world: World, right: dict[str, float], curves: Path) -> str:
     evaluation = world.evaluate(right)
-    policy = GateParams(thresholds={"accuracy": 0.85}, not_worse_than_champion={"accuracy": 0.02}, better_than_base={"accuracy": 0.1})
+    policy = GateParams(
+        thresholds={"accuracy": 0.85}, not_worse_than_champion={"accuracy": 0.02}, better_than_base={"accuracy": 0.1}
+    )
     return report(
         gate(evaluation, world.training, policy),
         evaluation,
