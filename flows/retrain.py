@@ -28,7 +28,7 @@ from pipeline.backends.run_folder import (
 from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
-from pipeline.domain.release import registered_by_tag
+from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
 from pipeline.terminal import say
 from pipeline.wiring import (
@@ -110,7 +110,9 @@ def _finish_what_was_killed(world: World, params: Params) -> None:
         return
     verdict = world.git.show(kept.commit, "work/release/decision.json")
     decision = GateDecision.from_json((verdict or b"").decode(), where=kept.tag)
-    if decision.verdict is Outcome.PASSED and registered_by_tag(world.ledger.events(kept.model), kept.tag) is None:
+    events = world.ledger.events(kept.model)
+    tags = {version_record(events, version).tag for version in registrations(events)}
+    if decision.verdict is Outcome.PASSED and kept.tag not in tags:
         do(f"finish {kept.key}", lambda: _settle(world, kept, params))
 
 

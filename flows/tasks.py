@@ -38,7 +38,8 @@ def do(name: str, work: Callable[[], T], *, timeout: timedelta | None = None) ->
         retry_condition_fn=_worth_a_retry,
         timeout_seconds=timeout.total_seconds() if timeout else None,
     )(_timed)
-    return step(name, work)
+    result: T = step(name, work)
+    return result
 
 
 def progress() -> Progress:

@@ -26,7 +26,9 @@ app = typer.Typer(
     add_completion=False,
     help="Keeps a fine-tuned language model fresh and accountable.",
 )
-audit = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What made a release, and whether every byte of it is still what it was.")
+audit = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="What made a release, and whether every byte of it is still what it was."
+)
 app.add_typer(audit, name="audit")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -94,7 +96,7 @@ def releases(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
     world, loaded = _open(params)
     from pipeline.steps.releases import releases as listing
 
-    _print(listing(loaded.model.name, stages=loaded.release.stages, ledger=world.ledger), json, _table_lines)
+    _print(listing(loaded.model.name, ledger=world.ledger, registry=world.registry), json, _releases_lines)
 
 
 @app.command()
@@ -107,7 +109,7 @@ def history(
     world, loaded = _open(params)
     from pipeline.steps.history import history as listing
 
-    _print(listing(loaded.model.name, stage=stage, ledger=world.ledger), json, _table_lines)
+    _print(listing(loaded.model.name, stage, ledger=world.ledger), json, _history_lines)
 
 
 @app.command()
@@ -144,7 +146,9 @@ def audit_show(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json = F
     world, loaded = _open(params)
     from pipeline.steps.audit import show
 
-    _print(show(version, model=loaded.model.name, ledger=world.ledger, archive=world.archive), json, _lineage_lines)
+    stages = loaded.release.stages
+    lineage = show(version, model=loaded.model.name, ledger=world.ledger, archive=world.archive, stages=stages)
+    _print(lineage, json, _lineage_lines)
 
 
 @audit.command("verify")
@@ -156,13 +160,14 @@ def audit_verify(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json =
     report = verify(
         version,
         model=loaded.model.name,
-        registry=world.registry,
         ledger=world.ledger,
+        registry=world.registry,
         archive=world.archive,
-        root=world.project.root,
+        stages=loaded.release.stages,
+        root=world.git.root,
     )
     _print(report, json, _audit_lines)
-    raise typer.Exit(0 if report.passed else 1)
+    raise typer.Exit(0 if report.ok else 1)
 
 
 @audit.command("at")
@@ -178,7 +183,7 @@ def audit_at(
 
     when = _aware(date)
     assert when is not None
-    _print(at(loaded.model.name, stage, when, ledger=world.ledger), json, _at_lines)
+    _print(at(loaded.model.name, stage, when, ledger=world.ledger, stages=loaded.release.stages), json, _at_lines)
 
 
 @app.command()
@@ -327,10 +332,26 @@ def _release_lines(record: Any) -> list[str]:
     return [f"{record.model} {record.stage}: {verb} version {record.version}{before}"]
 
 
-def _table_lines(rows: Any) -> list[str]:
+def _releases_lines(rows: Any) -> list[str]:
     from pipeline.terminal import table
 
-    return table([row.model_dump(mode="json") for row in rows])
+    return table(
+        [
+            {
+                "version": row.version,
+                "holds": ", ".join(row.stages) or "-",
+                "registered": f"{row.registered_at:%Y-%m-%d %H:%M}",
+                "by": row.registered_by,
+                "marks": ", ".join(name for name in ("dirty", "revoked", "missing") if getattr(row, name)) or "-",
+                "scores": row.metrics,
+            }
+            for row in rows
+        ]
+    )
+
+
+def _history_lines(rows: Any) -> list[str]:
+    return [f"{row.event.sequence:4}  {row.event.at:%Y-%m-%d %H:%M:%S}  {row.sentence}" for row in rows] or ["nothing yet"]
 
 
 def _mapping_lines(found: dict[str, Any]) -> list[str]:
@@ -340,17 +361,34 @@ def _mapping_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _lineage_lines(lineage: Any) -> list[str]:
-    return [str(line) for line in lineage.lines]
+    from pipeline.terminal import mapping
+
+    held = f", holds {', '.join(lineage.stages)}" if lineage.stages else ""
+    rows = [f"{lineage.model} version {lineage.version}{held}"]
+    rows += [f"  {e.at:%Y-%m-%d %H:%M:%S} {e.event} {e.stage or ''} by {e.actor}: {e.reason}" for e in lineage.events]
+    for node in lineage.nodes:
+        rows.append(f"{'  ' * (node.depth + 1)}{node.kind} {node.digest[:12]}")
+        rows += [f"{'  ' * (node.depth + 3)}{line}" for line in mapping(node.facts)]
+    return rows
 
 
 def _audit_lines(report: Any) -> list[str]:
     rows = [f"{'ok    ' if c.ok else 'BROKEN'} {c.name}: {c.detail}" for c in report.checks]
-    verdict = "verified" if report.passed else "BROKEN"
+    verdict = "verified" if report.ok else "BROKEN"
     return [*rows, f"{report.model} version {report.version}: {verdict}"]
 
 
 def _at_lines(found: Any) -> list[str]:
-    return [str(found.sentence)]
+    if found.version is None or found.event is None:
+        return [f"{found.model} {found.stage} at {found.at}: nobody"]
+    event, until = found.event, found.until
+    rows = [f"{found.model} {found.stage} at {found.at}: version {found.version}"]
+    rows.append(
+        f"  since {event.at:%Y-%m-%d %H:%M:%S %Z}: {event.event} by {event.actor}, {event.reason!r} (event {event.sequence})"
+    )
+    if until is not None:
+        rows.append(f"  until {until.at:%Y-%m-%d %H:%M:%S %Z}: {until.event} by {until.actor}, {until.reason!r}")
+    return rows
 
 
 if __name__ == "__main__":

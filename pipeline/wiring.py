@@ -22,7 +22,7 @@ from pipeline.domain.data import Snapshot, Splits, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.domain.record import describe_files
-from pipeline.domain.release import ModelVersion, ReleaseRecord, holder, registered
+from pipeline.domain.release import ModelVersion, ReleaseRecord, holder, version_record
 from pipeline.errors import Misuse, Tampered
 from pipeline.ports import Archive, Ledger, Progress, Registry, Tracker, silent
 from pipeline.settings import Settings, settings
@@ -76,10 +76,10 @@ class World:
 
     @cached_property
     def ledger(self) -> Ledger:
-        from pipeline.backends.ledger import open_ledger
+        from pipeline.backends.ledger import SqlLedger
 
         url = self.settings.ledger_url
-        return open_ledger(url.get_secret_value() if url else f"sqlite:///{self.project.ledger}")
+        return SqlLedger(url.get_secret_value() if url else self.project.ledger)
 
     @cached_property
     def archive(self) -> Archive:
@@ -156,7 +156,7 @@ def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
         shutil.rmtree(folder)
     champion = Champion()
     if version is not None:
-        record = registered(events, version)
+        record = version_record(events, version)
         source = world.registry.artifacts(model, version) / "artifacts" / "adapter"
         shutil.copytree(source, folder / "adapter")
         text, where = world.archive.record(record, record.training)
@@ -218,6 +218,7 @@ def _train(world: World, workspace: Workspace, params: Params, tracker: Tracker,
         checkpoints=world.project.checkpoints,
         tracker=tracker,
         progress=progress,
+        root=workspace.root,
     )
 
 
@@ -261,6 +262,7 @@ def run_gate(workspace: Workspace, params: Params) -> GateDecision:
         champion=Champion.read(workspace.champion_record),
         predictions=workspace.evaluation / "predictions.parquet",
         curves=workspace.training / "curves.jsonl",
+        test=workspace.splits / "test.parquet",
     )
     workspace.report_page.write_text(page, encoding="utf-8")
     return decision
@@ -357,20 +359,16 @@ def move_back(
 
 def ask_release(world: World, params: Params, stage: str, text: str) -> dict[str, Any]:
     """Load what holds a stage, strictly, and let it answer once."""
-    import mlflow
-    import pandas
+    from pipeline.backends.mlflow import answer_once
 
     model = params.model.name
     version = holder(world.ledger.events(model), stage)
     if version is None:
         raise Misuse(f"nothing of {model} holds {stage}", fix=f"tuneline promote VERSION --to {stage} --reason …")
     world.registry.artifacts(model, version)
+    base = find_base(world, Workspace(world.project.root), params)
     column = "text" if params.model.task is Task.CLASSIFY else "prompt"
-    base = str(find_base(world, Workspace(world.project.root), params))
-    released = mlflow.pyfunc.load_model(f"models:/{model}/{version}", model_config={"base": base})
-    answer = released.predict(pandas.DataFrame({column: [text]}))
-    shown = answer.to_dict("records")[0] if hasattr(answer, "to_dict") else answer[0]
-    return {"release": f"{model}@{version}", "stage": stage, "answer": shown}
+    return {"release": f"{model}@{version}", "stage": stage, "answer": answer_once(model, version, base, {column: text})}
 
 
 def mlflow_ui_command(world: World, port: int) -> list[str]:

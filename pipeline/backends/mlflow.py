@@ -144,6 +144,16 @@ def log_released_model(run_id: str, *, adapter: Path, code: Path, package: Path,
     return str(info.model_uri)
 
 
+def answer_once(name: str, version: str, base: Path, row: Mapping[str, str]) -> Any:
+    """Load a registered version as any MLflow user would, and let it answer one row."""
+    import mlflow
+    import pandas
+
+    released = mlflow.pyfunc.load_model(f"models:/{name}/{version}", model_config={"base": str(base)})
+    answers = released.predict(pandas.DataFrame([dict(row)]))
+    return answers.to_dict("records")[0] if hasattr(answers, "to_dict") else answers[0]
+
+
 class MlflowRegistry:
     """Registered models. Implements ports.Registry."""
 

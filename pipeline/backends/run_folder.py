@@ -135,7 +135,8 @@ def kept_runs(git: Git, model: str, kind: str = "run") -> list[KeptRun]:
 
 
 def head_run(git: Git, model: str) -> KeptRun | None:
-    return (kept_runs(git, model) or [None])[-1]
+    runs = kept_runs(git, model)
+    return runs[-1] if runs else None
 
 
 def open_kept(git: Git, project: Project, run: KeptRun, *, remote: str | None) -> Workspace:

@@ -224,14 +224,19 @@ def _lineage(
 
 
 def _parameters(training: TrainingRun, evaluation: EvaluationReport, splits: Splits, decision: GateDecision) -> Iterator[Block]:
-    sections = {"split": splits.params, "train": training.params, "evaluate": evaluation.params, "gate": decision.policy}
-    rows = [
-        [section, key, json.dumps(value, ensure_ascii=False)]
-        for section, values in sections.items()
-        for key, value in sorted(values.items())
-    ]
-    yield Table("Parameters", ["section", "key", "value"], rows)
+    sections = {"split": splits.params, **training.params, "evaluate": evaluation.params, "gate": decision.policy}
+    rows = [[key, json.dumps(value, ensure_ascii=False)] for key, value in _flatten(sections)]
+    yield Table("Parameters", ["key", "value"], rows)
     yield Table("Made with", ["what", "version"], [[k, v] for k, v in sorted(training.versions.items())])
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys of nested parameters joined by dots, each with its value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _question(text: str) -> str:

@@ -100,7 +100,7 @@ def make_training(adapter: Path, splits: Splits, task: Task = Task.CLASSIFY, **c
         "splits": splits.digest,
         "task": task,
         "base": BaseModelRef(id="./base", weights="a" * 64, tokenizer="b" * 64),
-        "params": {"rank": 8, "learning_rate": 2e-4},
+        "params": {"train": {"rank": 8, "learning_rate": 2e-4}},
         "adapter": describe_files(adapter),
         "steps": 40,
         "train_loss": 0.4,

@@ -201,7 +201,7 @@ def test_report_tells_the_whole_story(world: World) -> None:
         "week1.jsonl",
         world.splits.digest[:12],
         "12345 trainable parameters",
-        "learning_rate",
+        "train.learning_rate",
         "torch",
     ):
         assert told in seen, told
