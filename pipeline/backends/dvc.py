@@ -61,14 +61,14 @@ class DvcStore:
 
     def stale(self, stages: list[str]) -> list[str]:
         """Those of `stages` whose inputs, params, code or outputs are not what dvc.lock says."""
-        return sorted(self.repo.status(stages))
+        return sorted(self.repo.status([self._target(stage) for stage in stages]))
 
     def restore(self, stage: str) -> bool:
         """Bring back a stage's outputs if the same work was done before in any run folder. True if it was."""
         from dvc.stage.cache import RunCacheNotFoundError
 
-        found = self.repo.stage.load_one(name=stage)
-        if not self.repo.status([stage]):
+        found = self._load(stage)
+        if not self.repo.status([self._target(stage)]):
             return True
         try:
             with self.repo.lock:
@@ -81,7 +81,7 @@ class DvcStore:
 
     def clear(self, stage: str) -> None:
         """Remove a stage's outputs before it runs: they may be links into the cache, which must not be written through."""
-        for out in self.repo.stage.load_one(name=stage).outs:
+        for out in self._load(stage).outs:
             path = Path(out.fs_path)
             if path.is_dir():
                 shutil.rmtree(path)
@@ -90,11 +90,18 @@ class DvcStore:
 
     def commit(self, stage: str) -> None:
         """Record in dvc.lock, cache and run cache what a stage function just made; the same as if `dvc repro` had run it."""
-        self.repo.commit(stage, force=True)
+        self.repo.commit(self._target(stage), force=True)
 
     def push(self) -> int:
         """Send what this run folder tracks to the remote; returns how many objects went."""
         return int(self.repo.push())
+
+    def _load(self, stage: str) -> Any:
+        return self.repo.stage.load_one(path=str(self.root / "dvc.yaml"), name=stage)
+
+    def _target(self, stage: str) -> str:
+        # A bare name would be looked up in the current folder's dvc.yaml, which is the user's.
+        return f"{self.root / 'dvc.yaml'}:{stage}"
 
     def close(self) -> None:
         if self._repo is not None:

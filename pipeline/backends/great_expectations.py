@@ -1,8 +1,8 @@
 """Great Expectations: asks a suite of a Parquet file through a real checkpoint and builds its Data Docs. Known to no other module.
 
 Two of its ways are corrected here. An expectation that breaks reports success=False like one that finds bad data, so
-exception_info is always looked at. Data Docs do not escape values, so none are given to them: they list the ids of failing rows,
-and sample rows are looked up afterwards for our own page, which escapes.
+exception_info is always looked at. Data Docs do not escape values, so none are given to them: they list the places of failing
+rows, and sample rows are looked up afterwards for our own page, which escapes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class GreatExpectations:
     def check(self, table: Path, suite: Sequence[Mapping[str, Any]], *, docs: Path) -> tuple[CheckResult, ...]:
         """One CheckResult for each entry of `suite`, in its order; an empty table fails all of them with an error.
 
-        The table must have a column `id`. The same table and suite make the same Data Docs, byte for byte, but for GX's version.
+        The same table and suite make the same Data Docs, byte for byte, but for GX's version.
         Raises Broken when Great Expectations cannot be run at all.
         """
         seen = [_Seen() for _ in suite]
@@ -113,7 +113,6 @@ def _checkpoint(suite: Sequence[Mapping[str, Any]], docs: Path) -> Any:
                 "result_format": "SUMMARY",
                 "partial_unexpected_count": _SAMPLES,
                 "exclude_unexpected_values": True,
-                "unexpected_index_column_names": ["id"],
                 "return_unexpected_index_query": False,
             },
         )
@@ -124,15 +123,22 @@ def _pieces(table: Path, rows: int) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def frame(batches: list[Any], start: int) -> Any:
+        made = pa.Table.from_batches(batches).to_pandas()
+        made.index = range(start, start + len(made))  # so that Data Docs name rows by their place in the table
+        return made
+
     waiting: list[Any] = []
+    done = held = 0
     with pq.ParquetFile(table) as file:
         for batch in file.iter_batches(batch_size=min(rows, 65_536), use_threads=False):
             waiting.append(batch)
-            if sum(len(b) for b in waiting) >= rows:
-                yield pa.Table.from_batches(waiting).to_pandas()
-                waiting = []
+            held += len(batch)
+            if held >= rows:
+                yield frame(waiting, done)
+                waiting, done, held = [], done + held, 0
     if waiting:
-        yield pa.Table.from_batches(waiting).to_pandas()
+        yield frame(waiting, done)
 
 
 def _run_id(number: int) -> Any:
@@ -168,11 +174,7 @@ def _error(info: Mapping[str, Any] | None) -> str | None:
 
 
 def _samples(details: Mapping[str, Any], frame: Any, most: int) -> list[str]:
-    ids: list[Any] = []
-    for entry in details.get("partial_unexpected_index_list") or ():
-        value = entry.get("id")
-        ids += value if isinstance(value, list) else [value]
-    rows = frame[frame["id"].isin(ids[:most])].head(most)
+    rows = frame.loc[list(details.get("partial_unexpected_index_list") or ())[:most]]
     return [_sample(row) for row in rows.to_dict("records")]
 
 
