@@ -10,9 +10,11 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import chdir
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.backends.git import Git
 from pipeline.domain.record import digest_bytes
@@ -20,6 +22,19 @@ from pipeline.domain.release import ModelVersion
 from pipeline.errors import BadInput, Broken
 from pipeline.ports import StoredFile
 from pipeline.workspace import Project, Workspace
+
+T = TypeVar("T")
+
+
+def _in_its_folder(method: Callable[..., T]) -> Callable[..., T]:
+    """DVC looks names up, and keeps its run cache, relative to the process's folder, which is the user's checkout: go there."""
+
+    @wraps(method)
+    def there(self: DvcStore, *arguments: Any) -> T:
+        with chdir(self.root):
+            return method(self, *arguments)
+
+    return there
 
 
 class DvcStore:
@@ -40,6 +55,7 @@ class DvcStore:
             self._repo = Repo(str(self.root))
         return self._repo
 
+    @_in_its_folder
     def add(self, folder: Path) -> None:
         """`dvc add` a folder of plain files. Raises BadInput at a symlink, FIFO or device: DVC would follow or hang on it."""
         for path in [folder, *sorted(folder.rglob("*"))]:
@@ -48,6 +64,7 @@ class DvcStore:
                 raise BadInput("only plain files and folders can be snapshotted", where=str(path), fix="copy its content there")
         self.repo.add(str(folder))
 
+    @_in_its_folder
     def checkout(self) -> None:
         """Bring back the bytes of all that the folder tracks: from the cache, or the remote where the cache has lost them."""
         from dvc.exceptions import CheckoutError
@@ -59,16 +76,18 @@ class DvcStore:
         except CheckoutError:
             self.repo.pull(made, force=True)
 
+    @_in_its_folder
     def stale(self, stages: list[str]) -> list[str]:
         """Those of `stages` whose inputs, params, code or outputs are not what dvc.lock says."""
-        return sorted(self.repo.status([self._target(stage) for stage in stages]))
+        return sorted(self.repo.status(stages))
 
+    @_in_its_folder
     def restore(self, stage: str) -> bool:
         """Bring back a stage's outputs if the same work was done before in any run folder. True if it was."""
         from dvc.stage.cache import RunCacheNotFoundError
 
-        found = self._load(stage)
-        if not self.repo.status([self._target(stage)]):
+        found = self.repo.stage.load_one(name=stage)
+        if not self.repo.status([stage]):
             return True
         try:
             with self.repo.lock:
@@ -79,29 +98,25 @@ class DvcStore:
             return False
         return True
 
+    @_in_its_folder
     def clear(self, stage: str) -> None:
         """Remove a stage's outputs before it runs: they may be links into the cache, which must not be written through."""
-        for out in self._load(stage).outs:
+        for out in self.repo.stage.load_one(name=stage).outs:
             path = Path(out.fs_path)
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
+    @_in_its_folder
     def commit(self, stage: str) -> None:
         """Record in dvc.lock, cache and run cache what a stage function just made; the same as if `dvc repro` had run it."""
-        self.repo.commit(self._target(stage), force=True)
+        self.repo.commit(stage, force=True)
 
+    @_in_its_folder
     def push(self) -> int:
         """Send what this run folder tracks to the remote; returns how many objects went."""
         return int(self.repo.push())
-
-    def _load(self, stage: str) -> Any:
-        return self.repo.stage.load_one(path=str(self.root / "dvc.yaml"), name=stage)
-
-    def _target(self, stage: str) -> str:
-        # A bare name would be looked up in the current folder's dvc.yaml, which is the user's.
-        return f"{self.root / 'dvc.yaml'}:{stage}"
 
     def close(self) -> None:
         if self._repo is not None:
