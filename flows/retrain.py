@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.tasks import do, page_link, progress, show_links, show_table
+from flows.tasks import close_runs_of_the_dead, do, page_link, progress, show_links, show_table
 from pipeline.backends.run_folder import (
     KeptRun,
     RunFolder,
@@ -53,6 +53,7 @@ def retrain(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: d
     world = World.here()
     params = read_params(Path(params_file))
     with one_run_at_a_time(world.project, name):
+        close_runs_of_the_dead(f"retrain {name}")
         _finish_what_was_killed(world, params)
         outcome = _run_once(world, params, tuple(sources), as_of)
     get_run_logger().info("%s: %s", outcome.run, outcome.ending)

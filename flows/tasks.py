@@ -14,7 +14,11 @@ from typing import Any, TypeVar
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Crashed
 
 from pipeline.errors import TunelineError
 from pipeline.ports import Progress
@@ -53,6 +57,16 @@ def progress() -> Progress:
             logger.info("%s %s of %s", what, done, total or "?")
 
     return report
+
+
+def close_runs_of_the_dead(flow_run_name: str) -> None:
+    """Mark as crashed the flow runs of this name that Prefect still believes to be running. Call it holding the model's lock:
+    then no other one is alive. A killed process cannot report its own end, and Prefect would show it as running for ever."""
+    with get_client(sync_client=True) as client:
+        named = FlowRunFilter.model_validate({"name": {"any_": [flow_run_name]}, "state": {"type": {"any_": ["RUNNING"]}}})
+        for run in client.read_flow_runs(flow_run_filter=named):
+            if str(run.id) != str(flow_run.id):
+                client.set_flow_run_state(run.id, Crashed(message="its process died"), force=True)
 
 
 def show_links(key: str, title: str, links: Mapping[str, str]) -> None:

@@ -40,16 +40,15 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+def make_checkout(folder: Path, params: str | None = None) -> Path:
     """A repository such as a user has: our code (a copy), dvc.yaml and DVC's config, committed."""
-    folder = tmp_path / "checkout"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for name in ("pipeline", "flows", "examples/base"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml", "params.yaml"):
         shutil.copy(ROOT / name, folder / name)
+    if params is not None:
+        (folder / "params.yaml").write_text(params)
     (folder / ".dvc").mkdir()
     for name in ("config", ".gitignore"):
         shutil.copy(ROOT / ".dvc" / name, folder / ".dvc" / name)
@@ -59,3 +58,8 @@ def checkout(tmp_path: Path) -> Path:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "start")
     return folder
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return make_checkout(tmp_path / "checkout")

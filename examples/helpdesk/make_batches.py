@@ -66,7 +66,7 @@ def ticket(labels: Labels, rng: random.Random) -> str:
 def draw(intents: tuple[str, ...], rng: random.Random) -> Labels:
     """Random labels; about one ticket in four names no order."""
     order = f"{rng.choice('ABCDEFGHKLMNPRST')}-{rng.randrange(10_000, 100_000)}" if rng.random() < 0.75 else None
-    return Labels(rng.choice(intents), rng.choice(PHRASES["products"]), rng.choice(tuple(PHRASES["urgency"])), order)
+    return Labels(rng.choice(intents), rng.choice(PHRASES["products"]), rng.choice(("high", "normal", "normal", "low")), order)
 
 
 def row(text: str, labels: Labels, week: int) -> dict:

@@ -1,4 +1,4 @@
-"""Great Expectations: asks a suite of a Parquet file through a real checkpoint and builds its Data Docs. Known to no other module.
+"""Great Expectations: asks a suite of a Parquet file through a real checkpoint and builds its Data Docs. Unknown elsewhere.
 
 Two of its ways are corrected here. An expectation that breaks reports success=False like one that finds bad data, so
 exception_info is always looked at. Data Docs do not escape values, so none are given to them: they list the places of failing

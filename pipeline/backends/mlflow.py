@@ -30,10 +30,11 @@ def connect(uri: str, artifacts: Path | None) -> Any:
     """An MlflowClient for `uri`. `artifacts` is where the files of new experiments go; None leaves it to the server."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     import mlflow
 
+    # After the import, which sets its own levels.
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -58,7 +58,7 @@ def admit(folder: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | N
     if files is not None and (difference := first_difference(folder, files)) is not None:
         raise Tampered(f"the adapter is not the one that was recorded: {difference}", where=str(folder))
     _check_files(folder)
-    handshake = _read_handshake(folder)
+    handshake = read_handshake(folder)
     _check_config(folder, handshake)
     template = _read_template(folder, handshake)
     _check_base(folder, handshake.base, base)
@@ -104,6 +104,17 @@ def load_adapter(
     return attach(model, admitted, NAME), admitted
 
 
+def read_handshake(folder: Path) -> Handshake:
+    """What the adapter in `folder` says of itself; nothing of it is checked yet. Raises Broken when it cannot be read."""
+    if not (folder / HANDSHAKE).is_file():
+        raise Broken(f"{HANDSHAKE} is missing", where=str(folder))
+    said = _read_object(folder / HANDSHAKE)
+    try:
+        return Handshake.model_validate_json(json.dumps(said))
+    except ValidationError as error:
+        raise Broken(f"the handshake cannot be read: {error}", where=str(folder / HANDSHAKE)) from error
+
+
 def _check_files(folder: Path) -> None:
     if not folder.is_dir():
         raise Broken("there is no adapter folder", where=str(folder))
@@ -137,14 +148,6 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({k for k, _ in pairs}) != len(pairs):
         raise ValueError("a key appears twice")
     return dict(pairs)
-
-
-def _read_handshake(folder: Path) -> Handshake:
-    said = _read_object(folder / HANDSHAKE)
-    try:
-        return Handshake.model_validate_json(json.dumps(said))
-    except ValidationError as error:
-        raise Broken(f"the handshake cannot be read: {error}", where=str(folder / HANDSHAKE)) from error
 
 
 def _check_config(folder: Path, handshake: Handshake) -> None:

@@ -91,7 +91,9 @@ class Subjects:
         """Forget an adapter and free what it held. Its name stays used."""
         with self._lock:
             subject = self._subjects.pop(name)
-            if len(subject.model.peft_config) > 1:
+            others = [inner for inner in subject.model.peft_config if inner != subject.adapter]
+            if others:
+                subject.model.set_adapter(others[0], inference_mode=True)
                 subject.model.delete_adapter(subject.adapter)
             else:
                 self._models = {kind: model for kind, model in self._models.items() if model is not subject.model}

@@ -45,14 +45,16 @@ class Bar(NamedTuple):
 class Bars:
     """Horizontal bars on one scale. Items are Bars or plain (label, value, low, high) tuples.
 
-    span: ends of the scale; by default from the least to the greatest thing shown, zero included. Bars of the same `series`
-    share a colour.
+    Neighbours of the same label and detail stand together under it. Bars of the same `series` share a colour; `order` lists all
+    series where several charts are to use the same colours. span: ends of the scale; by default from the least to the greatest
+    thing shown, zero included.
     """
 
     heading: str
     items: Sequence[Bar | tuple[str, float, float | None, float | None]]
     note: str = ""
     span: tuple[float, float] | None = None
+    order: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

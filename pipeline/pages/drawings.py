@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pipeline.pages.blocks import Bar, Bars, Lines, Matrix
 
@@ -33,9 +34,18 @@ class BarMark:
 
 
 @dataclass(frozen=True, slots=True)
-class BarChart:
+class BarGroup:
+    label: str
+    detail: str
     marks: tuple[BarMark, ...]
-    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BarChart:
+    """names: (series, colour number) of those that occur."""
+
+    groups: tuple[BarGroup, ...]
+    names: tuple[tuple[str, int], ...]
     zero: float
     least: float
     greatest: float
@@ -61,6 +71,7 @@ class LineChart:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     dropped: int
+    names: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,8 @@ class Confused:
 def bar_chart(block: Bars) -> BarChart:
     """Lay out horizontal bars. Values that are not finite are drawn as nothing, and their text still shows them."""
     bars = [Bar(*item) for item in block.items]
-    names = tuple(dict.fromkeys(b.series for b in bars if b.series))
+    order = list(dict.fromkeys([*block.order, *(b.series for b in bars if b.series)]))
+    used = {b.series for b in bars}
     least, greatest = block.span or _span(bars)
 
     def place(value: float | None) -> float | None:
@@ -83,13 +95,18 @@ def bar_chart(block: Bars) -> BarChart:
         return round(100 * min(max((value - least) / (greatest - least), 0.0), 1.0), 3)
 
     zero = place(min(max(0.0, least), greatest)) or 0.0
-    marks = []
-    for bar in bars:
+
+    def mark(bar: Bar) -> BarMark:
         at = place(bar.value)
         start, end = sorted((zero, zero if at is None else at))
-        series = names.index(bar.series) if bar.series else 0
-        marks.append(BarMark(bar, series, start, round(end - start, 3), place(bar.low), place(bar.high), place(bar.bound)))
-    return BarChart(tuple(marks), names, zero, least, greatest)
+        colour = order.index(bar.series) if bar.series else 0
+        return BarMark(bar, colour, start, round(end - start, 3), place(bar.low), place(bar.high), place(bar.bound))
+
+    groups = tuple(
+        BarGroup(label, detail, tuple(mark(bar) for bar in together))
+        for (label, detail), together in groupby(bars, key=lambda b: (b.label, b.detail))
+    )
+    return BarChart(groups, tuple((n, at) for at, n in enumerate(order) if n in used), zero, least, greatest)
 
 
 def line_chart(block: Lines) -> LineChart:
@@ -101,8 +118,9 @@ def line_chart(block: Lines) -> LineChart:
     dropped = sum(len(points) for points in block.series.values()) - sum(len(points) for points in finite.values())
     xs = [x for points in finite.values() for x, _ in points]
     ys = [y for points in finite.values() for _, y in points]
+    names = tuple((name, at) for at, name in enumerate(block.series))
     if not xs:
-        return LineChart((), (), (), dropped)
+        return LineChart((), (), (), dropped, names)
     x_ticks, y_ticks = _round_ticks(min(xs), max(xs)), _round_ticks(min(ys), max(ys))
     x_low, x_high = min(xs[0], min(xs)), max(xs)
     y_low, y_high = y_ticks[0], y_ticks[-1]
@@ -124,6 +142,7 @@ def line_chart(block: Lines) -> LineChart:
         tuple(Tick(right(x), f"{x:g}") for x in x_ticks if x_low <= x <= x_high),
         tuple(Tick(down(y), f"{y:g}") for y in y_ticks),
         dropped,
+        names,
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import Broken
 from pipeline.evaluation.comparison import slice_metric
 from pipeline.evaluation.disagreements import confusion, flips
 from pipeline.evaluation.metrics import METRICS, metric
-from pipeline.evaluation.rows import Predictions, SplitRows, read_predictions, read_split
+from pipeline.evaluation.rows import SUBJECTS, Predictions, SplitRows, read_predictions, read_split
 from pipeline.pages import Bar, Bars, Block, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
 
 SHOWN_FLIPS = 10
@@ -56,10 +56,10 @@ def report(
         _checks(decision),
         _metrics(evaluation),
         _differences(evaluation, decision),
+        *_curves(curves),
         *_slices(evaluation),
         *_confusion(training, found),
         *_flips(evaluation, found, rows),
-        *_curves(curves),
         *_data(snapshot, validation, splits, training),
         _lineage(decision, evaluation, training, snapshot, validation, splits, champion),
         *_parameters(training, evaluation, splits, decision),
@@ -93,7 +93,7 @@ def _checks(decision: GateDecision) -> Table:
 def _metrics(evaluation: EvaluationReport) -> Bars:
     asked = dict.fromkeys(m.metric for s in evaluation.subjects for m in s.metrics if m.metric in METRICS)
     bars = [
-        Bar(METRICS[name].title, m.value, m.low, m.high, series=subject.name, detail=subject.name)
+        Bar(METRICS[name].title, m.value, m.low, m.high, series=subject.name)
         for name in asked
         for subject in evaluation.subjects
         if (m := evaluation.metric(subject.name, name)) is not None
@@ -101,32 +101,31 @@ def _metrics(evaluation: EvaluationReport) -> Bars:
     confidence = evaluation.params.get("confidence", 0.95)
     note = "; ".join(f"{METRICS[name].title}: {METRICS[name].definition}" for name in asked)
     note += f". Whiskers: {confidence:.0%} intervals, bootstrap over groups of rows."
-    return Bars(f"Metrics on {evaluation.rows} test rows", bars, span=(0.0, 1.0), note=note)
+    return Bars(f"Metrics on {evaluation.rows} test rows", bars, span=(0.0, 1.0), note=note, order=SUBJECTS)
 
 
 def _differences(evaluation: EvaluationReport, decision: GateDecision) -> Bars:
     bounds = {c.name: c.bound for c in decision.checks}
     rules = {"champion": "not_worse_than_champion", "base": "better_than_base"}
     bars = [
-        Bar(metric(c.metric).title, c.difference, c.low, c.high, c.other, f"against the {c.other}", bound)
-        for c in evaluation.comparisons
+        Bar(metric(c.metric).title, c.difference, c.low, c.high, series=c.other, bound=bound)
+        for c in sorted(evaluation.comparisons, key=lambda c: c.metric)
         for bound in [bounds.get(f"{rules.get(c.other)}.{c.metric}")]
     ]
     differs = evaluation.metric("candidate", DIFFERS_FROM_BASE)
     note = "Paired by row. The dashed mark is the bound that the interval's lower end must clear."
     if differs:
         note += f" {differs.value:.1%} of the candidate's answers differ from the bare base's."
-    return Bars("Candidate minus the others", bars, note=note)
+    return Bars("Candidate minus champion, candidate minus base", bars, note=note, order=SUBJECTS)
 
 
 def _slices(evaluation: EvaluationReport) -> Iterator[Block]:
     fields = dict.fromkeys(s.field for s in evaluation.slices)
     for field in fields:
         found = [s for s in evaluation.slices if s.field == field]
-        bars = [Bar(_short(s.value, 80), s.score, series=s.subject, detail=f"{s.subject}, {_rows(s.rows)}") for s in found]
-        yield Bars(
-            f"{METRICS[found[0].metric].title} by {field}", bars, span=(0.0, 1.0), note="Read slices of few rows with care."
-        )
+        bars = [Bar(_short(s.value, 80), s.score, series=s.subject, detail=_rows(s.rows)) for s in found]
+        heading = f"{METRICS[found[0].metric].title} by {field}"
+        yield Bars(heading, bars, span=(0.0, 1.0), order=SUBJECTS, note="Read slices of few rows with care.")
     if missing := [f for f in evaluation.params.get("slices", ()) if f not in fields]:
         yield Text("Slices left out", f"No test row has the field {', '.join(missing)}.")
 
@@ -249,7 +248,7 @@ def _question(text: str) -> str:
 
 
 def _range(check: GateCheck) -> str | None:
-    return None if check.low is None or check.high is None else f"{check.low:.4g} to {check.high:.4g}"
+    return None if check.low is None or check.high is None else f"{check.low:.3f} to {check.high:.3f}".replace(" ", "\u00a0")
 
 
 def _rows(number: int) -> str:

@@ -124,12 +124,20 @@ def test_verdict_comes_first_and_in_words() -> None:
 def test_bars_are_where_the_numbers_say() -> None:
     chart = bar_chart(Bars("h", [Bar("a", 0.5, 0.25, 0.75, "x"), Bar("b", -0.5, series="y", bound=0.0)]))
     assert (chart.least, chart.greatest) == (-0.5, 0.75)
-    first, second = chart.marks
+    (first,), (second,) = (group.marks for group in chart.groups)
     assert (first.start, first.length, first.low, first.high) == (40.0, 40.0, 60.0, 100.0)
     assert (second.start, second.length, second.low, second.bound) == (0.0, 40.0, None, 40.0)
     assert (first.series, second.series) == (0, 1)
-    beyond = bar_chart(Bars("h", [("a", 2.0, -1.0, math.nan)], span=(0.0, 1.0))).marks[0]
+    assert chart.names == (("x", 0), ("y", 1))
+    beyond = bar_chart(Bars("h", [("a", 2.0, -1.0, math.nan)], span=(0.0, 1.0))).groups[0].marks[0]
     assert (beyond.length, beyond.low, beyond.high) == (100.0, 0.0, None)
+
+
+def test_neighbours_of_one_label_stand_together_in_their_own_colours() -> None:
+    items = [Bar(label, 0.5, series=series) for label in ("p", "q") for series in ("champion", "base")]
+    chart = bar_chart(Bars("h", items, order=("candidate", "champion", "base")))
+    assert [(g.label, [m.series for m in g.marks]) for g in chart.groups] == [("p", [1, 2]), ("q", [1, 2])]
+    assert chart.names == (("champion", 1), ("base", 2))
 
 
 @given(st.dictionaries(st.sampled_from("abc"), st.lists(st.tuples(st.floats(), st.floats()), max_size=8)))
@@ -190,7 +198,7 @@ def test_report_tells_the_whole_story(world: World) -> None:
     for told in (
         "thresholds.accuracy",
         "Metrics on 160 test rows",
-        "against the champion",
+        "Candidate minus champion",
         "Learning rate",
         "Gradient norm",
         "Accuracy by label",

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from modeling_kit import TEMPLATE, model_params, write_splits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from modeling_kit import TEMPLATE, model_params, write_splits
 
 from pipeline.domain.data import messages_to_input
 from pipeline.errors import BadInput, Misuse

@@ -96,14 +96,19 @@ class World:
 
     def candidate(self, name: str, *, verdict: Outcome = Outcome.PASSED) -> Candidate:
         """A run called `name`, with every record and file, kept in the archive and logged in the registry."""
-        candidate = _make_run(self.root, name, verdict)
-        self.archive.keep(candidate.tag, candidate.run.root)
+        candidate = self.candidate_files(name, verdict=verdict)
         logged = self.registry.root / "runs" / candidate.run_id
         shutil.copytree(candidate.run.training / "adapter", logged / "model" / "artifacts" / "adapter")
         (logged / "model" / "code").mkdir()
         (logged / "model" / "code" / "loading.py").write_text("print('load')\n")
         (logged / "logged").mkdir()
         (logged / "logged" / "report.html").write_text(f"<h1>report of {name}</h1>")
+        return candidate
+
+    def candidate_files(self, name: str, *, verdict: Outcome = Outcome.PASSED) -> Candidate:
+        """A run called `name`, kept in the archive but logged nowhere."""
+        candidate = _make_run(self.root, name, verdict)
+        self.archive.keep(candidate.tag, candidate.run.root)
         return candidate
 
     def register(self, name: str, *, dirty: bool = False, candidate: Candidate | None = None) -> ModelVersion:

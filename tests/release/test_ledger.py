@@ -97,7 +97,14 @@ def test_repeating_an_append_of_unknown_outcome_returns_the_event_it_made(filled
 
 
 def test_bad_words_and_naive_times_are_refused_before_anything_is_written(ledger: SqlLedger, path: Path) -> None:
-    for changes in ({"actor": "a\0"}, {"reason": "\0"}, {"actor": "a" * 201}, {"reason": "r" * 2001}, {"reason": ""}, {"version": "\0"}):
+    for changes in (
+        {"actor": "a\0"},
+        {"reason": "\0"},
+        {"actor": "a" * 201},
+        {"reason": "r" * 2001},
+        {"reason": ""},
+        {"version": "\0"},
+    ):
         with pytest.raises(Misuse):
             add(ledger, 0, **changes)
     with pytest.raises(Misuse, match="offset"):
@@ -278,7 +285,9 @@ POINTS = [
 
 @pytest.mark.parametrize(("owner", "name", "moment"), POINTS)
 @pytest.mark.parametrize("look", ["append", "verify", "read"])
-def test_a_kill_anywhere_in_an_append_heals(filled: SqlLedger, path: Path, owner: type, name: str, moment: str, look: str) -> None:
+def test_a_kill_anywhere_in_an_append_heals(
+    filled: SqlLedger, path: Path, owner: type, name: str, moment: str, look: str
+) -> None:
     _killed_at(owner, name, moment, lambda: add(filled, 4))
     stored = len(filled.events("desk"))
     assert stored == (4 if (name, moment) == ("insert", "before") else 5)
@@ -295,7 +304,9 @@ def test_a_kill_anywhere_in_an_append_heals(filled: SqlLedger, path: Path, owner
     assert seal_of(path)["sha256"] == digest_bytes(path.read_bytes())
 
 
-@pytest.mark.parametrize(("owner", "name", "moment"), [(EventStore, "create", "before"), (EventStore, "create", "after"), *POINTS])
+@pytest.mark.parametrize(
+    ("owner", "name", "moment"), [(EventStore, "create", "before"), (EventStore, "create", "after"), *POINTS]
+)
 def test_a_kill_anywhere_in_the_first_append_heals(ledger: SqlLedger, path: Path, owner: type, name: str, moment: str) -> None:
     _killed_at(owner, name, moment, lambda: add(ledger, 0))
     assert len(ledger.events("desk")) in (0, 1)

@@ -1,0 +1,70 @@
+"""The release steps on the real registry: MLflow on SQLite. Its aliases are a projection of the ledger, repaired from it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from release_world import MODEL, STAGES, Candidate, World
+
+from pipeline.domain.release import ModelVersion
+from pipeline.steps import audit
+from pipeline.steps.reconcile import reconcile
+from pipeline.steps.register import register
+from pipeline.steps.releases import releases
+
+
+def test_register_promote_roll_back_and_repair_on_mlflow(world: World, tmp_path: Path) -> None:
+    from pipeline.backends.mlflow import MlflowRegistry, connect, tracked_run
+
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    world.registry = MlflowRegistry(client)
+
+    def registered(name: str) -> ModelVersion:
+        made: Candidate = world.candidate_files(name)
+        with tracked_run(client, MODEL, made.tag, {}) as tracker:
+            tracker.log_folder(made.run.training / "adapter", "model/adapter")
+            tracker.log_file(made.run.validation / "validation.html", "reports")
+        source = f"{client.get_run(tracker.run_id).info.artifact_uri}/model"
+        stores = {"registry": world.registry, "ledger": world.ledger, "now": world.clock}
+        words = {"name": MODEL, "run_id": tracker.run_id, "commit": "c" * 40, "tag": made.tag, "dirty": False, "source": source}
+        first = register(made.decision, made.training, made.evaluation, actor="tuneline", reason="passed", **words, **stores)
+        again = register(made.decision, made.training, made.evaluation, actor="tuneline", reason="again", **words, **stores)
+        assert again == first
+        return first
+
+    one, two = registered("one"), registered("two")
+    assert (one.version, two.version) == ("1", "2")
+    assert {f.path for f in one.files} == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+    assert "reports/validation.html" in {f.path for f in one.reports}
+    assert one.tags.items() <= client.get_model_version(MODEL, "1").tags.items()
+
+    world.promote("1")
+    world.promote("2")
+    assert client.get_model_version_by_alias(MODEL, "production").version in (2, "2")
+    world.rollback()
+    assert not world.rollback(leaving="2").changed
+    assert world.registry.aliases(MODEL) == {"production": "1"}
+
+    client.set_registered_model_alias(MODEL, "production", "2")
+    stores = {"registry": world.registry, "ledger": world.ledger}
+    assert reconcile(MODEL, STAGES, **stores) == ("the alias production named 2; it names 1 again, as the ledger says",)
+    assert reconcile(MODEL, STAGES, **stores) == ()
+
+    def proof() -> audit.AuditReport:
+        return audit.verify("production", model=MODEL, archive=world.archive, **stores)
+
+    assert proof().broken == ()
+    weights = world.registry.artifacts(MODEL, "1") / "adapter" / "adapter_model.safetensors"
+    kept = tmp_path / "kept"
+    shutil.copy(weights, kept)
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert [c.name for c in proof().broken] == ["model file"]
+    shutil.copy(kept, weights)
+
+    client.delete_model_version(MODEL, "1")
+    assert [c.name for c in proof().broken] == ["alias production", "registry", "model file"]
+    assert [(r.version, r.missing, r.stages) for r in releases(MODEL, **stores)] == [
+        ("2", False, ()),
+        ("1", True, ("production",)),
+    ]
