@@ -30,7 +30,9 @@ def main() -> None:
         return
     os.chdir(ROOT)
     if tags():
-        sys.exit("The demo has been here before (its runs are tagged tuneline/helpdesk/…). `make demo-clean` forgets them.")
+        sys.exit(
+            "The demo has been here before (its runs are tagged tuneline/helpdesk/…). `make demo-clean` forgets them."
+        )
     start = time.monotonic()
     story()
     print(f"\nThe story took {time.monotonic() - start:.0f} s after installation.")
@@ -51,7 +53,9 @@ def story() -> None:
     heading("Week 3: broken rows, and a block that someone mislabelled")
     batch(3)
     tuneline("run", expect=1)
-    print("\nThe gate said no (exit code 1): nothing was registered. Rows that were no rows are in quarantine, with reasons:")
+    print(
+        "\nThe gate said no (exit code 1): nothing was registered. Rows that were no rows are in quarantine, with reasons:"
+    )
     quarantine()
     tuneline("run", expect=0)
 
@@ -74,7 +78,16 @@ def batch(week: int) -> None:
     """Drop a week's rows into the inbox, as a mail robot or an export job would."""
     INBOX.mkdir(exist_ok=True)
     target = INBOX / f"week{week}.jsonl"
-    command = [sys.executable, "examples/helpdesk/make_batches.py", "--week", str(week), "--out", str(target), "--seed", "7"]
+    command = [
+        sys.executable,
+        "examples/helpdesk/make_batches.py",
+        "--week",
+        str(week),
+        "--out",
+        str(target),
+        "--seed",
+        "7",
+    ]
     subprocess.run(command, check=True)
     print(f"(inbox/{target.name}: {sum(1 for _ in target.open('rb'))} lines)", flush=True)
 
@@ -133,7 +146,9 @@ def where_to_look() -> None:
 
 
 def tags() -> list[str]:
-    listed = subprocess.run(["git", "tag", "--list", f"tuneline/{MODEL}/*"], capture_output=True, text=True, cwd=ROOT, check=True)
+    listed = subprocess.run(
+        ["git", "tag", "--list", f"tuneline/{MODEL}/*"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     return listed.stdout.split()
 
 

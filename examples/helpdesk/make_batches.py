@@ -66,7 +66,8 @@ def ticket(labels: Labels, rng: random.Random) -> str:
 def draw(intents: tuple[str, ...], rng: random.Random) -> Labels:
     """Random labels; about one ticket in four names no order."""
     order = f"{rng.choice('ABCDEFGHKLMNPRST')}-{rng.randrange(10_000, 100_000)}" if rng.random() < 0.75 else None
-    return Labels(rng.choice(intents), rng.choice(PHRASES["products"]), rng.choice(("high", "normal", "normal", "low")), order)
+    urgency = ("high", "normal", "normal", "low")
+    return Labels(rng.choice(intents), rng.choice(PHRASES["products"]), rng.choice(urgency), order)
 
 
 def row(text: str, labels: Labels, week: int) -> dict:
@@ -104,15 +105,21 @@ DEFECTS: dict[str, Callable[[dict, bytes], bytes]] = {
 }
 
 
+def wrong_labels(true: Labels, others: list[Labels], rng: random.Random) -> Labels:
+    """The labels of another ticket, wrong in intent, product and urgency; the order number stays, so the row looks right."""
+    while True:
+        donor = rng.choice(others)
+        if donor.intent != true.intent and donor.product != true.product and donor.urgency != true.urgency:
+            return replace(donor, order=true.order)
+
+
 def bad_week(rows: int, rng: random.Random, wrong_share: float = 0.58) -> list[bytes]:
     """Week 3: good rows, a block of rows with other rows' labels, and two lines of every defect among the good ones."""
     defects = sorted(DEFECTS) * 2
     told = [draw(WEEK_ONE + NEW_IN_WEEK_TWO, rng) for _ in range(rows)]
     first, length = int(rows * 0.25), round(rows * wrong_share)
-    given = list(told)
-    donors = rng.sample(told[first : first + length], k=length)
-    for at, donor in enumerate(donors, start=first):
-        given[at] = replace(donor, order=told[at].order)
+    block = told[first : first + length]
+    given = told[:first] + [wrong_labels(true, block, rng) for true in block] + told[first + length :]
     good = [row(ticket(said, rng), wrong, 3) for said, wrong in zip(told, given, strict=True)]
     lines = [encode(one) for one in good]
     outside = [*range(1, first), *range(first + length, rows)]

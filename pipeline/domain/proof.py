@@ -99,6 +99,9 @@ def crossed(chain: Chain) -> Iterator[AuditCheck]:
         yield _same("evaluation names training", evaluation.training, version.training)
         measured = evaluation.subject("candidate")
         yield _same("evaluation measured adapter", measured.identity if measured else "", version.adapter_digest)
+        if chain.champion:
+            held = evaluation.subject("champion")
+            yield _same("evaluation measured champion", held.identity if held else "", chain.champion.adapter_digest or "")
     if training:
         yield _same("training made adapter", training.adapter_digest, version.adapter_digest)
         found = adapter_folder(version.files, training.adapter)
@@ -129,7 +132,9 @@ def fingerprints(path: Path) -> tuple[str, str]:
 
 
 def _same(name: str, named: str, expected: str) -> AuditCheck:
-    return _check(name, named == expected, expected[:12], f"it names {named[:12] or 'none'}, not {expected[:12]}")
+    return _check(
+        name, named == expected, expected[:12] or "none", f"it names {named[:12] or 'none'}, not {expected[:12] or 'any'}"
+    )
 
 
 def _check(name: str, ok: bool, fine: str, wrong: str) -> AuditCheck:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import git
 
 from pipeline.backends.dvc import GitDvcArchive
 from pipeline.backends.git import Git
@@ -29,6 +28,7 @@ from pipeline.domain.release import ModelVersion
 from pipeline.errors import BadInput, Broken, Conflict, Misuse, TryLater
 from pipeline.params import Params
 from pipeline.workspace import Project
+from tests.checkouts import git
 
 PARAMS = Params.model_validate({"model": {"name": "m", "task": "generate", "base": "./x"}})
 

@@ -13,6 +13,7 @@ from release_world import MODEL, STAGES, StoreArchive, World
 from pipeline.backends.ledger import SqlLedger
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.lineage import Chain
+from pipeline.domain.model import Champion
 from pipeline.domain.proof import AuditReport, adapter_folder, crossed
 from pipeline.domain.record import FileDigest, digest_file
 from pipeline.domain.release import ModelVersion
@@ -342,3 +343,12 @@ def test_the_folder_registry_really_forgets_aliases_with_versions(released: Worl
     registry: FolderRegistry = released.registry
     registry.delete(MODEL, "2")
     assert registry.aliases(MODEL) == {}
+
+
+def test_an_evaluation_against_another_champion_is_found(released: World) -> None:
+    made = released.candidate("three")
+    held = Champion(version="1", training="t" * 64, adapter_digest="d" * 64)
+    chain = Chain(version=_record(released, "2"), evaluation=made.evaluation, champion=held)
+    found = next(c for c in crossed(chain) if c.name == "evaluation measured champion")
+    assert not found.ok
+    assert found.detail == f"it names none, not {'d' * 12}"

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -433,15 +434,13 @@ def test_every_flipped_byte_of_the_file_is_detected(filled: SqlLedger, path: Pat
     whole = path.read_bytes()
     truth = filled.events("desk")
     assert filled.verify() == ()
-    for offset in [*range(0, 110), *range(110, len(whole), 37)]:
+    for offset in [*range(110), *range(110, len(whole), 37)]:
         with path.open("r+b") as file:
             file.seek(offset)
             file.write(bytes([whole[offset] ^ (1 << offset % 8)]))
         assert filled.verify(), f"byte {offset} of {len(whole)}"
-        try:
+        with suppress(TunelineError):
             assert filled.events("desk") == truth
-        except TunelineError:
-            pass
         for debris in path.parent.glob("ledger.db-*"):
             debris.unlink()
         path.write_bytes(whole)

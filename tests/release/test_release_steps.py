@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -350,7 +351,7 @@ def test_many_processes_promoting_agree_with_the_ledger(three: World) -> None:
     events = three.ledger.events(MODEL)
     promoted = [e.version for e in events if e.event is EventKind.PROMOTED]
     assert len(promoted) == sum(changed is True for _, changed in outcomes)
-    assert all(a != b for a, b in zip(promoted, promoted[1:], strict=False))
+    assert all(a != b for a, b in pairwise(promoted))
     assert alias(three) == holder(events, "production") == promoted[-1]
     assert three.ledger.verify() == ()
 

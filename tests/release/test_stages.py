@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -88,7 +89,7 @@ def test_promotions_and_rollbacks_are_a_stack(moves: list[str | int], stage: str
     assert holder(events, "elsewhere") is None
     past = reigns(events, stage)
     assert len(past) == len(rows)
-    assert all(a.until == b.since for a, b in zip(past, past[1:], strict=False))
+    assert all(a.until == b.since for a, b in pairwise(past))
     assert first_broken_link(events) is None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import make_checkout
 from story_town import PARAMS, Town
+
+from tests.checkouts import make_checkout
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conftest import ROOT, git
+from tests.checkouts import ROOT, git
 
 PARAMS = """
 model: {name: desk, task: generate, base: ./examples/base}

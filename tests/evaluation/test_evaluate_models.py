@@ -1,0 +1,104 @@
+"""The evaluation step end to end: adapters really trained on a tiny base, measured, judged and reported."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The tiny base and its splits belong to the modeling tests; this folder only borrows them.
+sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+from modeling_kit import CITIES, Remembering, build_tiny_base, model_params, train_params, write_splits
+
+from pipeline.domain.data import Snapshot, SourceFile, Splits, Task, ValidationReport, messages_to_input
+from pipeline.domain.gating import DIFFERS_FROM_BASE, Outcome
+from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.evaluation.rows import read_predictions
+from pipeline.params import EvaluateParams, GateParams, ModelParams
+from pipeline.steps.evaluate import evaluate
+from pipeline.steps.gate import gate
+from pipeline.steps.report import report
+from pipeline.steps.train import train
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_base(tmp_path_factory.mktemp("evaluated") / "base")
+
+
+def _train(model: ModelParams, data: Path, splits: Splits, base: Path, out: Path, **params: Any) -> TrainingRun:
+    settings = train_params(**params)
+    return train(splits, settings, model, data=data, out=out, base=base, checkpoints=out / "checkpoints", tracker=Remembering())
+
+
+def _evaluate(
+    task: Task, metrics: tuple[str, ...], data: Path, splits: Splits, base: Path, work: Path, **params: Any
+) -> tuple[EvaluationReport, TrainingRun, Champion]:
+    model = model_params(base, task)
+    first = _train(model, data, splits, base, work / "first", max_steps=2, learning_rate=1e-4)
+    second = _train(model, data, splits, base, work / "second", **params)
+    champion = Champion(version="1", training=first.digest, adapter_digest=first.adapter_digest)
+    found = evaluate(
+        second,
+        champion,
+        splits,
+        EvaluateParams(metrics=metrics, resamples=300, max_new_tokens=24, batch_size=16),
+        model,
+        data=data,
+        adapter=work / "second" / "adapter",
+        champion_adapter=work / "first" / "adapter",
+        base=base,
+        out=work / "evaluation",
+    )
+    return found, second, champion
+
+
+def test_labels(base: Path, tmp_path: Path) -> None:
+    random_, words = random.Random(5), {"animal": ["cat", "dog"], "colour": ["red", "blue"]}
+    rows = [(f"about {random_.choice(words[label])} {n}", label) for n, label in enumerate(["animal", "colour"] * 60)]
+    data, splits = write_splits(tmp_path, rows[:80], rows[80:], task="classify", labels=("animal", "colour"))
+    found, training, champion = _evaluate(
+        Task.CLASSIFY, ("accuracy", "macro_f1"), data, splits, base, tmp_path / "work", epochs=6.0, learning_rate=0.02
+    )
+    assert found.metric("candidate", "accuracy").value > 0.9, "one word gives the label away"
+    predictions = read_predictions(tmp_path / "work" / "evaluation" / "predictions.parquet", found.predictions)
+    for subject in ("candidate", "champion", "base"):
+        assert set(predictions.answers[subject]) <= {"animal", "colour"}
+    decision = gate(found, training, GateParams(min_test_rows=30, thresholds={"accuracy": 0.7}))
+    assert decision.verdict is Outcome.PASSED, [c.detail for c in decision.checks]
+
+    source = SourceFile(name="f", sha256="0" * 64, bytes=1, read=1, accepted=1, duplicate=0, quarantined=0)
+    html = report(
+        decision,
+        found,
+        training,
+        snapshot=Snapshot(dataset="tiny", task=Task.CLASSIFY, parent=None, sources=(source,), shards=(), quarantine=()),
+        validation=ValidationReport(snapshot="0" * 64, rows=1, suite="s", checks=()),
+        splits=splits,
+        champion=champion,
+        predictions=tmp_path / "work" / "evaluation" / "predictions.parquet",
+        curves=tmp_path / "work" / "second" / "curves.jsonl",
+        test=data / "test.parquet",
+    )
+    for told in ("Passed: all 3 checks.", "Loss", "Learning rate", "Gradient norm", "train.learning_rate"):
+        assert told in html
+
+
+def test_answers(base: Path, tmp_path: Path) -> None:
+    rows = []
+    for n, (city, land) in enumerate(sorted(CITIES.items()) * 7):
+        rows.append((messages_to_input([{"role": "user", "content": f"Where is {city}? {n}"}]), f"It is in {land}."))
+    data, splits = write_splits(tmp_path, rows[:30], rows[30:], task="generate")
+    found, training, _ = _evaluate(
+        Task.GENERATE, ("token_f1", "exact_match"), data, splits, base, tmp_path / "work", epochs=12.0, learning_rate=0.03
+    )
+    assert found.rows == 12
+    assert found.metric("candidate", "token_f1").value > found.metric("base", "token_f1").value + 0.3
+    assert found.metric("candidate", DIFFERS_FROM_BASE).value > 0
+    assert found.comparison("champion", "token_f1") is not None
+    policy = GateParams(min_test_rows=10, not_worse_than_champion={"token_f1": 0.0}, better_than_base={"token_f1": 0.0})
+    assert gate(found, training, policy).verdict is Outcome.PASSED
+    assert gate(found, training, policy.model_copy(update={"min_test_rows": 13})).verdict is Outcome.INSUFFICIENT
