@@ -1,6 +1,6 @@
 """Trains the base model's tokenizer and weights from scratch on `corpus.py`'s text, and writes them as a model folder.
 
-Run it as `python examples/base/pretrain.py --minutes 25 --out examples/base`. Nothing of the fine-tuning pipeline may
+Run it as `python examples/base/pretrain.py --minutes 22 --out examples/base`. Nothing of the fine-tuning pipeline may
 enter: the base must not know it. Always fp32, so that a processor without bf16 units makes the same thing.
 """
 
@@ -189,7 +189,7 @@ def pretrain(args: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Pretrain the small base model.")
-    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--minutes", type=float, default=22)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--documents", type=int, default=130_000)

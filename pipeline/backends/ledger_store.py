@@ -7,6 +7,7 @@ database's complaints into ours.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,8 +160,10 @@ class EventStore:
             yield
         except IntegrityError:
             raise
-        except DBAPIError as error:
-            said = str(error.orig).splitlines()[0]
+        except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:
+            # SQLAlchemy wraps what its own statements raise, not what pragmas and hooks do; and sqlite3 stumbles over its own
+            # messages where they quote damaged text.
+            said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
             if self.path is None:
                 raise TryLater(f"the ledger does not answer: {said}", where=self.where, fix="try again") from error
             if "locked" in said or "busy" in said:

@@ -26,6 +26,7 @@ BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _OUTSIDE = re.compile(rb'["\[\]{},]')
 _INSIDE = re.compile(rb'["\\]')
+_OUTSIDE_MARKS, _INSIDE_MARKS = (b'"', b"[", b"]", b"{", b"}", b","), (b'"', b"\\")
 
 
 class Row(NamedTuple):
@@ -85,11 +86,11 @@ def _row(number: int, text: bytes, max_depth: int) -> Row:
 
 def _lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, int]]:
     """(number, bytes without the line's end, how many). Of a line beyond `limit` only the beginning comes."""
-    number = 0
-    while line := stream.readline(limit + 2):
+    number, most = 0, max(limit, RAW_CAP) + 2
+    while line := stream.readline(most):
         number += 1
         length = len(line)
-        if length == limit + 2 and not line.endswith(b"\n"):
+        if length == most and not line.endswith(b"\n"):
             line = line[:RAW_CAP]
             while piece := stream.readline(PIECE):
                 length += len(piece)
@@ -141,6 +142,11 @@ def _elements(stream: BinaryIO, limit: int) -> Iterator[tuple[bytes, int, str]]:
     """
     kept, length, depth, in_string, escaped = b"", 0, 0, False, False
     while chunk := stream.read(PIECE):
+        if not any(mark in chunk for mark in (_INSIDE_MARKS if in_string else _OUTSIDE_MARKS)) and not escaped:
+            kept, length = _join(kept, chunk, limit), length + len(chunk)
+            if length > SKIP_CAP:
+                break
+            continue
         begin, at = 0, 1 if escaped else 0
         escaped = False
         while match := (_INSIDE if in_string else _OUTSIDE).search(chunk, at):

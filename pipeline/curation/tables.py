@@ -74,20 +74,20 @@ def parquet_rows(stream: BinaryIO, max_bytes: int, where: str) -> Iterator[Row]:
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False):
             yield from _batch_rows(batch, number, max_bytes)
             number += batch.num_rows
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         yield Row(number + 1, Rejected(Code.UNREADABLE, f"damaged from here on: {_first_line(error)}"), b"", 0)
 
 
 def _records(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, int, bool]]:
     """(first line's number, bytes without the line end, how many, whether quotes are balanced) for each CSV record."""
-    lines = 0
-    while piece := stream.readline(limit + 2):
+    lines, most = 0, max(limit, RAW_CAP) + 2
+    while piece := stream.readline(most):
         first, lines = lines + 1, lines + piece.endswith(b"\n")
         parts, length, quotes = [piece], len(piece), piece.count(b'"')
         while (not piece.endswith(b"\n") or quotes % 2) and length <= SKIP_CAP and (piece := stream.readline(PIECE)):
             lines += piece.endswith(b"\n")
             length, quotes = length + len(piece), quotes + piece.count(b'"')
-            if length <= limit + 2:
+            if length <= most:
                 parts.append(piece)
         record = b"".join(parts)
         if first == 1 and record.startswith(BOM):

@@ -148,6 +148,8 @@ def _differs(evaluation: EvaluationReport) -> GateCheck:
     if evaluation.rows == 0:
         return _missing(DIFFERS_FROM_BASE, 0.0, "there are no test rows")
     told = f"{seen.value:.1%} of the answers differ from the bare base's"
+    if seen.value == 0:
+        told = "every answer is the bare base's: these rows show no trace of the tuning"
     return _seen(DIFFERS_FROM_BASE, seen, 0.0, Outcome.PASSED if seen.value > 0 else Outcome.FAILED, told)
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import ClassVar, Self
 
 from pydantic import AwareDatetime, model_validator
@@ -146,12 +147,7 @@ def until(events: Iterable[Event], at: datetime) -> tuple[Event, ...]:
 
     An event counts from the latest time written so far, so a clock that was set back puts no event before an earlier one.
     """
-    seen: list[Event] = []
-    for event in events:
-        if event.at > at:
-            break
-        seen.append(event)
-    return tuple(seen)
+    return tuple(takewhile(lambda event: event.at <= at, events))
 
 
 def reigns(events: Iterable[Event], stage: str) -> tuple[Reign, ...]:

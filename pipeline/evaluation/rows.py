@@ -1,4 +1,4 @@
-"""Test rows in, predictions out: the only module of this room that reads and writes files, both Parquet.
+"""Test rows and training curves in, predictions in and out: the only module of this room that reads and writes files.
 
 `predictions.parquet` has one row a test row, in the order of the test file: id, group, expected, one column of answers a
 subject (`candidate`, `champion`, `base`), and one column a subject and per-row metric (`candidate_exact_match`, …).
@@ -91,6 +91,18 @@ def read_predictions(path: Path, file: FileDigest) -> Predictions:
     subjects = [s for s in SUBJECTS if s in columns]
     scores = {(s, name.removeprefix(f"{s}_")): columns[name] for s in subjects for name in columns if name.startswith(f"{s}_")}
     return Predictions(columns["id"], columns["group"], columns["expected"], {s: columns[s] for s in subjects}, scores)
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """Points of a training, in order: each with `step` and some of loss, eval_loss, learning_rate, grad_norm. No file: none."""
+    points: list[dict[str, Any]] = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
+        try:
+            points.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise Broken(f"the training curves cannot be read: {error}", where=f"{path}:{number}") from error
+    return points
 
 
 def _read(path: Path, file: FileDigest, what: str, needed: Sequence[str]) -> dict[str, list[Any]]:

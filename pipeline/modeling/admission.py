@@ -90,6 +90,8 @@ def attach(model: Any, admitted: Admitted, name: str) -> Any:
     except Broken:
         if len(tuned.peft_config) > 1:
             tuned.delete_adapter(name)
+        else:
+            tuned.unload()  # the bare model was changed in place
         raise
     return tuned.eval()
 

@@ -58,6 +58,7 @@ def load_tokenizer(path: Path) -> Any:
     A base without one is padded with its unknown or end token: those places are masked out everywhere, so the choice has no
     bearing on what is learned, and no token is added that the base has no embedding for.
     """
+    check_config(path)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

@@ -8,6 +8,7 @@ made by the same code that evaluation measured.
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from mlflow.pyfunc import PythonModel
 from pipeline.domain.data import Task, messages_to_input
 from pipeline.errors import BadInput
 
+# MLflow asks for type hints to draw a signature from; ours depends on the task and is given when logging (released_shape.py).
+warnings.filterwarnings("ignore", message=r".*Add type hints to the `predict` method")
 
-class ReleasedModel(PythonModel):
+
+class ReleasedModel(PythonModel):  # type: ignore[misc]
     """Takes a table (or a list of rows) and gives a table with one row for each, in order.
 
     generate: column `messages` (list of {role, content}, or its JSON) or `prompt` (one user message) → `answer`.
@@ -47,7 +51,8 @@ class ReleasedModel(PythonModel):
         self.subjects = Subjects(locate_base(params, root=Path(config.get("root") or ".")), params)
         self.subjects.add("released", adapter)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    # Unannotated, because MLflow would hold callers to a hint on model_input as a schema.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         rows = as_rows(model_input)
         if self.task is Task.CLASSIFY:
             texts = [_text(row, "text") for row in rows]

@@ -6,18 +6,17 @@ It explains a decision that was made elsewhere (domain/gating.py) and never adds
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.domain.data import Snapshot, Splits, Task, ValidationReport
 from pipeline.domain.gating import DIFFERS_FROM_BASE, GateCheck, GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
-from pipeline.errors import Broken
 from pipeline.evaluation.comparison import slice_metric
 from pipeline.evaluation.disagreements import confusion, flips
 from pipeline.evaluation.metrics import METRICS, metric
-from pipeline.evaluation.rows import SUBJECTS, Predictions, SplitRows, read_predictions, read_split
+from pipeline.evaluation.rows import SUBJECTS, Predictions, SplitRows, read_curves, read_predictions, read_split
 from pipeline.pages import Bar, Bars, Block, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
 
 SHOWN_FLIPS = 10
@@ -98,9 +97,8 @@ def _metrics(evaluation: EvaluationReport) -> Bars:
         for subject in evaluation.subjects
         if (m := evaluation.metric(subject.name, name)) is not None
     ]
-    confidence = evaluation.params.get("confidence", 0.95)
     note = "; ".join(f"{METRICS[name].title}: {METRICS[name].definition}" for name in asked)
-    note += f". Whiskers: {confidence:.0%} intervals, bootstrap over groups of rows."
+    note += f". Whiskers: {evaluation.params['confidence']:.0%} intervals, bootstrap over groups of rows."
     return Bars(f"Metrics on {evaluation.rows} test rows", bars, span=(0.0, 1.0), note=note, order=SUBJECTS)
 
 
@@ -160,13 +158,7 @@ def _flips(evaluation: EvaluationReport, found: Predictions, rows: SplitRows | N
 
 
 def _curves(path: Path) -> Iterator[Block]:
-    points: list[Mapping[str, Any]] = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        try:
-            points.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise Broken(f"the training curves cannot be read: {error}", where=f"{path}:{number}") from error
+    points = read_curves(path)
     for heading, names, label in _CURVES:
         series = {
             shown: [(float(p["step"]), float(p[key])) for p in points if "step" in p and isinstance(p.get(key), int | float)]
@@ -241,8 +233,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def _question(text: str) -> str:
     """What was asked: chat messages a line each, or the text itself."""
     try:
-        messages: Sequence[Any] = json.loads(text)
-        return _short("\n".join(f"{m['role']}: {m['content']}" for m in messages))
+        return _short("\n".join(f"{m['role']}: {m['content']}" for m in json.loads(text)))
     except (ValueError, TypeError, KeyError):
         return _short(text)
 

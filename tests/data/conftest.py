@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.curation.shards import read_examples, read_quarantine
 from pipeline.domain.data import Example, QuarantinedRow, Snapshot, Task
+from pipeline.errors import BadInput
 from pipeline.params import IngestParams
 from pipeline.steps.ingest import ingest
 
@@ -33,7 +34,9 @@ class Bench:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def take(self, *, task: Task = Task.GENERATE, sources: list[Path] | None = None, as_of: Any = None, **params: Any) -> Snapshot:
+    def take(
+        self, *, task: Task = Task.GENERATE, sources: list[Path] | None = None, as_of: Any = None, **params: Any
+    ) -> Snapshot:
         self.snapshot = ingest(
             IngestParams(**params),
             dataset="bench",
@@ -49,6 +52,19 @@ class Bench:
         assert self.snapshot.rows == sum(s.accepted for s in self.snapshot.sources) == len(self.examples)
         assert self.snapshot.quarantined == sum(s.quarantined for s in self.snapshot.sources) == len(self.quarantine)
         return self.snapshot
+
+    def try_to_take(self, **params: Any) -> BadInput | None:
+        """The error, if the inbox is refused; nothing may have been written then."""
+        try:
+            self.take(**params)
+        except BadInput as error:
+            refusal = error
+        else:
+            return None
+        assert refusal.where
+        assert refusal.fix
+        assert not [path for path in self.folder.rglob("*") if path.is_file()]
+        return refusal
 
     @property
     def examples(self) -> list[Example]:

@@ -49,7 +49,7 @@ def test_an_empty_parquet_file_is_an_error(bench: Any) -> None:
         (b'{"prompt": "a", "completion": NaN}', "bad_number"),
         (b"[1, 2]", "not_an_object"),
         (b"[" * 100_000, "too_deep"),
-        (b'{"prompt": ' * 100_000, "too_deep"),
+        (b'{"prompt":' * 100_000, "too_deep"),
         (b'{"prompt": "' + b"x" * 2000 + b'", "completion": "c"}', "too_long"),
     ],
 )
@@ -109,7 +109,9 @@ def test_damaged_json_arrays(bench: Any, content: bytes, codes: list[str] | None
         assert (snapshot.rows, bench.codes) == (1, codes)
 
 
-@pytest.mark.parametrize("content", [b'{\n "data": [\n {"prompt": "p", "completion": "c"}\n]}', b"42", b'"text"', b"null", b"nope"])
+@pytest.mark.parametrize(
+    "content", [b'{\n "data": [\n {"prompt": "p", "completion": "c"}\n]}', b"42", b'"text"', b"null", b"nope"]
+)
 def test_json_that_is_no_list_of_rows(bench: Any, content: bytes) -> None:
     bench.put("a.json", content)
     with pytest.raises(BadInput, match="no list of rows"):
@@ -223,7 +225,8 @@ from pipeline.params import IngestParams
 from pipeline.steps.ingest import ingest
 import pyarrow.parquet, pipeline.curation.tables
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-snapshot = ingest(IngestParams(), dataset="d", task=Task.GENERATE, sources=[Path(sys.argv[1])], parent=None, folder=Path(sys.argv[2]))
+source, folder = map(Path, sys.argv[1:])
+snapshot = ingest(IngestParams(), dataset="d", task=Task.GENERATE, sources=[source], parent=None, folder=folder)
 source = snapshot.sources[0]
 print(source.accepted, source.quarantined, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -234,7 +237,7 @@ def test_a_line_of_a_gibibyte_takes_no_memory(tmp_path: Path, name: str) -> None
     path = tmp_path / name
     start = {"a.json": b"[" + GOOD.strip() + b",", "a.csv": b"prompt,completion\nq,a\n"}.get(name, GOOD)
     if name.endswith(".gz"):
-        with gzip.open(path, "wb", compresslevel=1) as file:
+        with gzip.open(path, "wb", compresslevel=1) as file:  # 256 MiB here: unpacking takes most of the time
             file.write(start)
             for _ in range(256):
                 file.write(bytes(1 << 20))
@@ -242,10 +245,18 @@ def test_a_line_of_a_gibibyte_takes_no_memory(tmp_path: Path, name: str) -> None
     else:
         with path.open("wb") as file:
             file.write(start)
-            file.seek(1 << 30, os.SEEK_CUR)  # a hole: it reads as zeros and takes no disk
-            file.write({"a.json": b"," + GOOD.replace(b'"p"', b'"q"') + b"]", "a.csv": b"\nr,s\n"}.get(name, b"\n" + GOOD.replace(b'"p"', b'"q"')))
+            file.seek(1 << (30 if name == "a.jsonl" else 28), os.SEEK_CUR)  # a hole: it reads as zeros and takes no disk
+            file.write(
+                {"a.json": b"," + GOOD.replace(b'"p"', b'"q"') + b"]", "a.csv": b"\nr,s\n"}.get(
+                    name, b"\n" + GOOD.replace(b'"p"', b'"q"')
+                )
+            )
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(path), str(tmp_path / "out")], capture_output=True, text=True, timeout=300, check=True
+        [sys.executable, "-c", MEASURED, str(path), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
     )
     accepted, quarantined, grown_kib = map(int, done.stdout.split())
     assert (accepted, quarantined) == (2, 1)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.curation.formats import read_parts, rename, tell_format
 from pipeline.curation.reasons import Code, Rejected
-from pipeline.domain.data import Task
+from pipeline.domain.data import Task, example_id, messages_to_input
+from pipeline.domain.record import canonical_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda s: not s.isspace())
 
@@ -42,6 +43,16 @@ def test_texts_come_through_unchanged(prompt: str, answer: str) -> None:
     parts = read_parts({"prompt": prompt, "completion": answer}, "prompt_completion", None)
     assert json.loads(parts.input) == [{"role": "user", "content": prompt}]
     assert parts.output == answer
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])), TEXT, st.dictionaries(TEXT, TEXT, max_size=4))
+def test_what_is_written_fast_is_what_the_domain_would_write(more: str, answer: str, meta: dict[str, str]) -> None:
+    messages = [{"role": "system", "content": "\x7f\u2028" + more + "x"}, {"role": "user", "content": answer}]
+    meta = {key: value for key, value in meta.items() if key not in ("messages", "tools", "functions")}
+    parts = read_parts({**meta, "messages": [*messages, {"role": "assistant", "content": answer}]}, "chat", None)
+    assert parts.input == messages_to_input(messages)
+    assert parts.id == example_id(parts.input, answer)
+    assert parts.meta == canonical_json(meta)
 
 
 @given(TEXT, TEXT)

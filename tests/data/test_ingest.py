@@ -57,10 +57,11 @@ def test_all_kinds_of_files_give_the_same_examples(bench: Any, another_bench: An
         wanted = wanted or found
         assert found == wanted, name
         bench.put(name, content)
-    # Together, in one batch: each file's rows are known from the first on.
+    # Together, in one batch, all rows are known after the first file.
     together = bench.take()
-    assert [s.accepted for s in together.sources] == [6] + [0] * 8
-    assert sum(s.duplicate for s in together.sources) == 48
+    # b.json has the bytes of a.jsonl and is passed over.
+    assert [s.accepted for s in together.sources] == [6] + [0] * 7
+    assert sum(s.duplicate for s in together.sources) == 42
 
 
 def test_the_same_input_makes_the_same_bytes(another_bench: Any, make_rows: Rows) -> None:
@@ -68,7 +69,7 @@ def test_the_same_input_makes_the_same_bytes(another_bench: Any, make_rows: Rows
     for _ in range(2):
         one = another_bench()
         one.put("b/late.jsonl", make_rows(30, start=20))
-        one.put("a.jsonl", make_rows(25) + [{"prompt": "x"}])
+        one.put("a.jsonl", [*make_rows(25), {"prompt": "x"}])
         one.take()
         made.append(one.bytes_of_snapshot())
     assert made[0] == made[1]
@@ -76,7 +77,7 @@ def test_the_same_input_makes_the_same_bytes(another_bench: Any, make_rows: Rows
 
 
 def test_a_later_snapshot_keeps_every_byte_and_reads_only_what_is_new(bench: Any, make_rows: Rows) -> None:
-    bench.put("1.jsonl", make_rows(10) + [{"prompt": "p"}])
+    bench.put("1.jsonl", [*make_rows(10), {"prompt": "p"}])
     first = bench.take()
     before = bench.bytes_of_snapshot()
     assert first.parent is None
@@ -225,17 +226,16 @@ def test_a_run_killed_anywhere_leaves_the_old_snapshot_and_the_next_run_cleans_u
     monkeypatch.setattr(shards, "_GROUP_ROWS", 10)
     monkeypatch.setattr(shards, "SHARD_ROWS", 20)
     whole = None
-    for nth in (1, 3, 5, 6, 8, 11):
+    for nth in (1, 4, 6, 8, 12):
         one = another_bench()
         one.put("1.jsonl", make_rows(5))
         first = one.take()
         one.put("2.jsonl", [*make_rows(50, start=5), {"prompt": "p"}])
         done = subprocess.run([sys.executable, "-c", KILLED, str(one.root), str(nth)], timeout=120, check=False)
-        assert done.returncode in (0, -signal.SIGKILL)
+        assert done.returncode == -signal.SIGKILL
         one.snapshot = Snapshot.read(one.folder / "snapshot.json")
-        if done.returncode:
-            assert one.snapshot == first
-            assert len(one.examples) == 5
+        assert one.snapshot == first
+        assert len(one.examples) == 5
         one.take()
         whole = whole or one.bytes_of_snapshot()
         assert one.bytes_of_snapshot() == whole
@@ -244,14 +244,34 @@ def test_a_run_killed_anywhere_leaves_the_old_snapshot_and_the_next_run_cleans_u
 JUNK = st.one_of(
     st.binary(max_size=40),
     st.sampled_from(
-        [b'{"prompt":"a","completion":"b"}', b'{"prompt":"a"', b"\r", b"\n", b"\r\n", b'"', b"[", b"]", b",", b"\xef\xbb\xbf",
-         b"prompt,completion\n", b"a,b\n", b'"a\nb",c\n', b"\0", b"{}", b"null", b'{"prompt":1,"completion":"b"}', b" "]
+        [
+            b'{"prompt":"a","completion":"b"}',
+            b'{"prompt":"a"',
+            b"\r",
+            b"\n",
+            b"\r\n",
+            b'"',
+            b"[",
+            b"]",
+            b",",
+            b"\xef\xbb\xbf",
+            b"prompt,completion\n",
+            b"a,b\n",
+            b'"a\nb",c\n',
+            b"\0",
+            b"{}",
+            b"null",
+            b'{"prompt":1,"completion":"b"}',
+            b" ",
+        ]
     ),
 )
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(JUNK, max_size=30), st.sampled_from(["x.jsonl", "x.json", "x.csv", "x.parquet", "x.jsonl.gz", "x.csv.gz"]), st.data())
+@given(
+    st.lists(JUNK, max_size=30), st.sampled_from(["x.jsonl", "x.json", "x.csv", "x.parquet", "x.jsonl.gz", "x.csv.gz"]), st.data()
+)
 def test_byte_soup_is_counted_or_refused(another_bench: Any, pieces: list[bytes], name: str, data: st.DataObject) -> None:
     one = another_bench()
     content = b"".join(pieces)
@@ -259,14 +279,8 @@ def test_byte_soup_is_counted_or_refused(another_bench: Any, pieces: list[bytes]
         packed = gzip.compress(content, mtime=0)
         content = packed[: data.draw(st.integers(0, len(packed)))]
     one.put(name, content)
-    try:
-        snapshot = one.take(max_line_bytes=1024)  # take() itself checks that all counts add up
-    except BadInput as error:
-        assert error.where
-        assert error.fix
-        assert not [p for p in one.folder.rglob("*") if p.is_file()]
-    else:
-        assert len(snapshot.sources) == 1
+    if one.try_to_take(max_line_bytes=1024) is None:  # which checks that all counts add up
+        assert len(one.snapshot.sources) == 1
 
 
 def test_damaged_parquet_is_counted_or_refused(another_bench: Any, make_rows: Rows) -> None:
@@ -279,7 +293,5 @@ def test_damaged_parquet_is_counted_or_refused(another_bench: Any, make_rows: Ro
         for _ in range(3):
             content[rng.randrange(4, len(content))] = rng.randrange(256)
         one.put("x.parquet", bytes(content))
-        try:
-            one.take()
-        except BadInput as error:
-            assert error.where
+        if one.try_to_take() is None:
+            assert one.snapshot.sources[0].read > 0

@@ -13,9 +13,15 @@ from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.strict_json import parse
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), inner, max_size=4)
+    ),
     max_leaves=15,
 )
 
@@ -61,7 +67,7 @@ def test_refused_with_its_reason(row: bytes, code: Code) -> None:
 
 
 def test_brackets_in_text_are_no_depth_and_colons_no_keys() -> None:
-    assert parse(b'{"a": "' + b"[" * 500 + b'::: \\"{"}', 3) == {"a": "[" * 500 + ':::' + ' "{'}
+    assert parse(b'{"a": "' + b"[" * 500 + b'::: \\"{"}', 3) == {"a": "[" * 500 + ":::" + ' "{'}
 
 
 def test_depth_is_counted_exactly() -> None:
@@ -85,9 +91,8 @@ def test_the_json_test_suite(real_data: Path) -> None:
         try:
             parse(path.read_bytes(), 500)
             outcomes[path.name] = True
-        except Rejected as rejected:
+        except Rejected:
             outcomes[path.name] = False
-            assert rejected.code in set(Code)
     assert len(outcomes) > 140
     # Duplicate keys are valid JSON that we refuse; no y_ case has them. A byte order mark alone is n_.
     assert [name for name, parsed in outcomes.items() if name.startswith("y_") and not parsed] == []

@@ -57,13 +57,17 @@ def _evaluate(
 
 
 def test_labels(base: Path, tmp_path: Path) -> None:
+    # The word that tells the label stands last, among fillers that drown it in the bare base's mean embedding.
     random_, words = random.Random(5), {"animal": ["cat", "dog"], "colour": ["red", "blue"]}
-    rows = [(f"about {random_.choice(words[label])} {n}", label) for n, label in enumerate(["animal", "colour"] * 60)]
+    rows = []
+    for label in ["animal", "colour"] * 60:
+        fillers = " ".join(random_.choice(["please", "about", "where", "maybe", "this", "that"]) for _ in range(9))
+        rows.append((f"{fillers} {random_.choice(words[label])}", label))
     data, splits = write_splits(tmp_path, rows[:80], rows[80:], task="classify", labels=("animal", "colour"))
     found, training, champion = _evaluate(
         Task.CLASSIFY, ("accuracy", "macro_f1"), data, splits, base, tmp_path / "work", epochs=6.0, learning_rate=0.02
     )
-    assert found.metric("candidate", "accuracy").value > 0.9, "one word gives the label away"
+    assert found.metric("candidate", "accuracy").value > 0.9
     predictions = read_predictions(tmp_path / "work" / "evaluation" / "predictions.parquet", found.predictions)
     for subject in ("candidate", "champion", "base"):
         assert set(predictions.answers[subject]) <= {"animal", "colour"}
@@ -93,10 +97,13 @@ def test_answers(base: Path, tmp_path: Path) -> None:
         rows.append((messages_to_input([{"role": "user", "content": f"Where is {city}? {n}"}]), f"It is in {land}."))
     data, splits = write_splits(tmp_path, rows[:30], rows[30:], task="generate")
     found, training, _ = _evaluate(
-        Task.GENERATE, ("token_f1", "exact_match"), data, splits, base, tmp_path / "work", epochs=12.0, learning_rate=0.03
+        Task.GENERATE, ("token_f1", "exact_match"), data, splits, base, tmp_path / "work", epochs=12.0, learning_rate=0.02
     )
     assert found.rows == 12
-    assert found.metric("candidate", "token_f1").value > found.metric("base", "token_f1").value + 0.3
+    # A base of random weights learns how answers begin, which is more than the bare base knows.
+    answers = read_predictions(tmp_path / "work" / "evaluation" / "predictions.parquet", found.predictions).answers
+    assert all(answer.startswith("It is in") for answer in answers["candidate"])
+    assert found.metric("candidate", "token_f1").value > found.metric("base", "token_f1").value + 0.1
     assert found.metric("candidate", DIFFERS_FROM_BASE).value > 0
     assert found.comparison("champion", "token_f1") is not None
     policy = GateParams(min_test_rows=10, not_worse_than_champion={"token_f1": 0.0}, better_than_base={"token_f1": 0.0})

@@ -85,6 +85,4 @@ def test_week_three_has_a_block_of_other_rows_labels(desk: ModuleType) -> None:
                 wrong.append(at)
         except (ValueError, KeyError):  # a broken line
             continue
-    assert wrong[0] >= 300
-    assert wrong[-1] < 996
-    assert len(wrong) > 0.85 * 696  # a permutation gives some rows their own product again
+    assert wrong == list(range(300, 1020))

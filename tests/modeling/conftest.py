@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from modeling_kit import CITIES, build_tiny_base, write_splits
+from modeling_kit import CITIES, Pulled, Remembering, build_tiny_base, pull_at, run, write_splits
 
 from pipeline.domain.data import Splits, messages_to_input
 
@@ -41,3 +41,18 @@ def label_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Splits]:
         label = sorted(words)[n % 3]
         rows.append((f"about {random_.choice(words[label])} {n}", label))
     return write_splits(tmp_path_factory.mktemp("labels"), rows[:60], rows[60:], task="classify", labels=tuple(sorted(words)))
+
+
+@pytest.fixture(scope="session")
+def whole(chat_data, tiny_base, tmp_path_factory):
+    """An uninterrupted training of 16 steps: its home, record and tracker."""
+    home, tracker = tmp_path_factory.mktemp("whole"), Remembering()
+    return home, run(chat_data, tiny_base, home, tracker=tracker), tracker
+
+
+@pytest.fixture(scope="session")
+def interrupted(chat_data, tiny_base, tmp_path_factory):
+    home = tmp_path_factory.mktemp("interrupted")
+    with pytest.raises(Pulled):
+        run(chat_data, tiny_base, home, progress=pull_at(10))
+    return home

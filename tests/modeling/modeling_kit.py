@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.domain.data import EXAMPLE_COLUMNS, SplitFile, Splits, example_id
+from pipeline.domain.model import TrainingRun
 from pipeline.domain.record import digest_file
 from pipeline.params import ModelParams, TrainParams
+from pipeline.ports import Progress, silent
+from pipeline.steps.train import train
 
 TEMPLATE = (
     "{{- bos_token -}}{%- for m in messages -%}{{- '<|' + m['role'] + '|>' -}}"
@@ -129,3 +132,39 @@ class Remembering:
 
     def curve(self, name: str) -> list[tuple[int | None, float]]:
         return [(step, values[name]) for step, values in self.metrics if name in values]
+
+
+def run(
+    data: tuple[Path, Splits],
+    base: Path,
+    home: Path,
+    *,
+    params: TrainParams | None = None,
+    model: ModelParams | None = None,
+    tracker: Remembering | None = None,
+    progress: Progress = silent,
+) -> TrainingRun:
+    folder, splits = data
+    return train(
+        splits,
+        params or train_params(),
+        model or model_params(base),
+        data=folder,
+        out=home / "out",
+        base=base,
+        checkpoints=home / "checkpoints",
+        tracker=tracker or Remembering(),
+        progress=progress,
+    )
+
+
+class Pulled(Exception):
+    """The plug."""
+
+
+def pull_at(step: int) -> Progress:
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "training" and done == step:
+            raise Pulled
+
+    return progress

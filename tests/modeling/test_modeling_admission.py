@@ -224,6 +224,14 @@ assert not any(name.split(".")[0] == "pipeline" for name in sys.modules)
     assert torch.equal(plain, logits_of(model))
 
 
+def test_merged_into_the_base_it_answers_the_same(trained, tiny_base):
+    import torch
+
+    model, _ = load(trained[0], tiny_base)
+    apart = logits_of(model)
+    assert torch.allclose(logits_of(model.merge_and_unload(safe_merge=True)), apart, atol=1e-5)
+
+
 @pytest.mark.parametrize("task", ["generate", "classify"])
 def test_an_adapter_on_a_4_bit_base_trains_reloads_and_refuses_full_precision(task, chat_data, label_data, tiny_base, tmp_path):
     from pipeline.modeling.admission import admit, attach

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from modeling_kit import CITIES, Remembering, model_params, train_params, write_splits
 
 from pipeline.domain.data import messages_to_input
-from pipeline.errors import Misuse
+from pipeline.errors import Broken, Misuse
 from pipeline.steps.train import train
 
 
@@ -109,6 +110,24 @@ def test_names_are_never_used_twice(adapters, tiny_base):
     found.remove("v2")
     found.add("v3", adapters[0])
     assert found.answers("v3", QUESTIONS[:1], max_new_tokens=12) == ["It is in Norway."]
+
+
+def test_a_refused_adapter_leaves_the_bare_base_bare(adapters, tiny_base, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from pipeline.modeling.generate import Subjects
+
+    spoiled = Path(shutil.copytree(adapters[0], tmp_path / "spoiled"))
+    tensors = load_file(spoiled / "adapter_model.safetensors")
+    save_file({k: v * 3 for k, v in tensors.items()}, spoiled / "adapter_model.safetensors", metadata={"format": "pt"})
+    found = Subjects(tiny_base, model_params(tiny_base))
+    before = found.answers("base", QUESTIONS[:3], max_new_tokens=8)
+    with pytest.raises(Broken, match="answer the probe"):
+        found.add("spoiled", spoiled)
+    assert found.answers("base", QUESTIONS[:3], max_new_tokens=8) == before
+    found.add("whole", adapters[0])
+    assert found.answers("base", QUESTIONS[:3], max_new_tokens=8) == before
+    assert found.answers("whole", QUESTIONS[:1], max_new_tokens=12) == ["It is in Norway."]
 
 
 def test_classifiers_with_different_labels_stand_side_by_side(tiny_base, tmp_path):
