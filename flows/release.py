@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.tasks import do
-from pipeline.domain.release import ReleaseRecord
+from pipeline.domain.release import ReleaseRecord, holder
 from pipeline.wiring import World, move_back, move_to, read_params
 
 
@@ -27,7 +27,9 @@ def rollback_flow(
 ) -> dict[str, Any]:
     """Give a stage back to the version that held it before, or to `to`; returns the ReleaseRecord as a dict."""
     world, params = World.here(), read_params(Path(params_file))
-    record = do(f"roll {stage} back", lambda: move_back(world, params, stage, by=by, reason=reason, to=to, leaving=leaving))
+    # The version to leave is read once, so that a retry after an unknown outcome finds its work done and pops no further.
+    left = leaving or holder(world.ledger.events(params.model.name), stage)
+    record = do(f"roll {stage} back", lambda: move_back(world, params, stage, by=by, reason=reason, to=to, leaving=left))
     return _plain(record)
 
 

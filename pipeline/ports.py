@@ -127,7 +127,11 @@ class Archive(Protocol):
         ...
 
     def files(self, version: ModelVersion) -> Iterator[StoredFile]:
-        """Every stored copy of every data file that the run tracked, unverified. Raises Broken if one is missing."""
+        """Every stored copy of every data file that the run tracked, unverified. A lost one is named by where it belongs."""
+        ...
+
+    def commit_problem(self, version: ModelVersion) -> str | None:
+        """What is wrong with the commit that keeps the run, or with the tag that names it; None when whole."""
         ...
 
 

@@ -16,7 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.backends.git import Git
+from pipeline.backends.git import REFS, Git
 from pipeline.domain.record import digest_bytes
 from pipeline.domain.release import ModelVersion
 from pipeline.errors import BadInput, Broken
@@ -145,22 +145,34 @@ class GitDvcArchive:
 
     def files(self, version: ModelVersion) -> Iterator[StoredFile]:
         for path, md5 in self._tracked(version.commit):
-            yield StoredFile(path=path, stored=self._object(md5, path), md5=md5)
-            mirror = _object_path(self._project.remote / "files" / "md5", md5)
-            if mirror.exists():
-                yield StoredFile(path=path, stored=mirror, md5=md5)
+            copies = [_object_path(store, md5) for store in self._stores]
+            # A lost file is named by the place where it belongs; whoever hashes it finds that it is not there.
+            for stored in [copy for copy in copies if copy.exists()] or copies[:1]:
+                yield StoredFile(path=path, stored=stored, md5=md5)
+
+    def commit_problem(self, version: ModelVersion) -> str | None:
+        tagged = self._git.refs(version.tag.removeprefix(f"{REFS}/").rsplit("/", 1)[0]).get(version.tag.removeprefix(f"{REFS}/"))
+        if tagged != version.commit:
+            return f"{version.tag} points at {tagged[:12] if tagged else 'nothing'}, not at {version.commit[:12]}"
+        return self._git.verify_objects(version.commit)
+
+    @property
+    def _stores(self) -> tuple[Path, Path]:
+        """The cache first, then the embedded remote, where there is one."""
+        return (self._project.root / ".dvc" / "cache" / "files" / "md5", self._project.remote / "files" / "md5")
 
     def _index(self, commit: str) -> None:
-        tracked = [(p, self._object(md5, p)) for p, md5 in self._tracked(commit) if p.endswith(".json")]
-        for path, stored in tracked:
-            self._file(commit, stored.read_bytes(), str(stored), path)
+        for path, md5 in self._tracked(commit):
+            stored = self._find(md5)
+            if path.endswith(".json") and stored is not None:
+                self._file(commit, stored.read_bytes(), str(stored))
         for path in self._git.list_files(commit, "work/release"):
             content = self._git.show(commit, path)
             if content is not None and path.endswith(".json"):
-                self._file(commit, content, f"{commit[:12]}:{path}", path)
+                self._file(commit, content, f"{commit[:12]}:{path}")
         self._indexed.add(commit)
 
-    def _file(self, commit: str, content: bytes, where: str, path: str) -> None:
+    def _file(self, commit: str, content: bytes, where: str) -> None:
         self._records[commit, digest_bytes(content)] = (content.decode("utf-8", "replace"), where)
 
     def _tracked(self, commit: str) -> list[tuple[str, str]]:
@@ -181,17 +193,16 @@ class GitDvcArchive:
     def _expand(self, path: str, md5: str) -> list[tuple[str, str]]:
         if not md5.endswith(".dir"):
             return [(path, md5)]
-        listing = self._object(md5, path)
-        rows = json.loads(listing.read_bytes())
-        # The listing itself is an object too: audit re-hashes it like any file.
+        listing = self._find(md5)
+        try:
+            rows = json.loads(listing.read_bytes()) if listing else []
+        except ValueError:
+            rows = []
+        # The listing itself is an object too: audit re-hashes it like any file, and so finds it lost or damaged.
         return [(f"{path}/", md5), *[(f"{path}/{row['relpath']}", row["md5"]) for row in rows]]
 
-    def _object(self, md5: str, path: str) -> Path:
-        for store in (self._project.root / ".dvc" / "cache" / "files" / "md5", self._project.remote / "files" / "md5"):
-            found = _object_path(store, md5)
-            if found.exists():
-                return found
-        raise Broken("the data store has lost this file", where=f"{path} (md5 {md5[:12]})", fix="dvc fetch --all-tags")
+    def _find(self, md5: str) -> Path | None:
+        return next((found for store in self._stores if (found := _object_path(store, md5)).exists()), None)
 
 
 def _object_path(store: Path, md5: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pydantic import Field
+
 from pipeline.domain.record import Value
 
 
@@ -24,7 +26,7 @@ class RunOutcome(Value):
     promoted_to: str | None = None
     reasons: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
-    links: dict[str, str] = {}
+    links: dict[str, str] = Field(default_factory=dict)
 
     @property
     def said_no(self) -> bool:

@@ -72,13 +72,12 @@ class Loop(Trainer):  # type: ignore[misc]
         self._stop = threading.Event()
         self.per_epoch = math.ceil(math.ceil(len(train) / params.batch_size) / params.gradient_accumulation)
         self.total = params.max_steps or math.ceil(params.epochs * self.per_epoch)
-        rhythm = _Rhythm(self, params.eval_steps or self.per_epoch, progress)
         super().__init__(
             model=model,
             args=_arguments(params, folder, self.total),
             train_dataset=train,
             data_collator=self._collate,
-            callbacks=[rhythm],
+            callbacks=[_Rhythm(self, params.eval_steps or self.per_epoch, progress)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -101,9 +100,7 @@ class Loop(Trainer):  # type: ignore[misc]
         with self._stopping_on_sigterm():
             self.train(resume_from_checkpoint=str(found.path) if found.path else None)
         if self._stop.is_set() and self.state.global_step < self.total:
-            raise TryLater(
-                f"stopped by SIGTERM at step {self.state.global_step}", fix="run again: training goes on from this step"
-            )
+            raise TryLater(f"stopped by SIGTERM at step {self.state.global_step}", fix="run again, and it goes on from there")
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Mean loss on the eval split, without label smoothing: over answer tokens, or over rows with accuracy (classify)."""

@@ -70,6 +70,7 @@ def verify(
     for part in (
         _aliases(record, events, registry),
         _registered_files(record, registry),
+        _commit(record, archive),
         _records(read),
         crossed(chain),
         _stored_files(chain, archive, progress),
@@ -120,6 +121,11 @@ def _registered_files(version: ModelVersion, registry: Registry) -> Iterator[Aud
     if version.reports:
         # A run may log more after its model was registered, so further files are no fault there.
         yield from _folder("report", version.reports, lambda: registry.run_artifacts(version.run_id), extra=True)
+
+
+def _commit(version: ModelVersion, archive: Archive) -> Iterator[AuditCheck]:
+    problem = archive.commit_problem(version)
+    yield AuditCheck(name="run commit", ok=problem is None, detail=problem or f"{version.tag}, {version.commit[:12]}")
 
 
 def _folder(name: str, files: Sequence[FileDigest], find: Callable[[], Path], *, extra: bool) -> Iterator[AuditCheck]:

@@ -10,6 +10,7 @@ from docs.build import params_page
 from pipeline.backends.params_file import parse_params, read_params, write_params
 from pipeline.errors import BadParams
 from pipeline.params import Params
+from tests.checkouts import ROOT
 
 GOOD = "model: {name: a, task: generate, base: ./x}\n"
 
@@ -90,11 +91,11 @@ def test_a_missing_and_a_huge_file(tmp_path: Path) -> None:
         read_params(huge)
 
 
-@pytest.mark.parametrize("path", sorted(Path(__file__).resolve().parents[2].glob("examples/**/params*.yaml")), ids=str)
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *sorted(ROOT.glob("examples/**/params*.yaml"))], ids=str)
 def test_every_params_file_that_ships_is_valid(path: Path) -> None:
     assert read_params(path).model.name
 
 
 def test_the_params_page_is_what_the_code_says() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "params.md"
+    page = ROOT / "docs" / "params.md"
     assert page.read_text(encoding="utf-8") == params_page(), "run python docs/build.py"

@@ -197,9 +197,13 @@ def test_the_archive_finds_records_by_digest_and_names_lost_files(project: Proje
     assert digest_file(stored["data/snapshot/rows.txt"].stored) == digest_file(run.workspace.snapshot / "rows.txt")
     with pytest.raises(Broken, match="no record with the digest"):
         archive.record(version, "0" * 64)
-    stored["data/snapshot/rows.txt"].stored.unlink()
-    with pytest.raises(Broken, match=r"rows\.txt"):
-        list(GitDvcArchive(git_, project).files(version))
+    place = stored["data/snapshot/rows.txt"].stored
+    place.unlink()
+    lost = {f.path: f.stored for f in GitDvcArchive(git_, project).files(version)}["data/snapshot/rows.txt"]
+    assert lost == place, "a lost file is named by where it belongs"
+    assert archive.commit_problem(version) is None
+    git(project.root, "update-ref", kept.tag, "HEAD")
+    assert "points at" in str(archive.commit_problem(version))
 
 
 def test_outside_a_repository_and_without_a_commit(tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ class StoreArchive:
                 return file.stored.read_text(), file.path
         raise Broken(f"no record with the digest {digest[:12]} is in the run", where=version.tag)
 
+    def commit_problem(self, version: ModelVersion) -> str | None:
+        return None
+
     def files(self, version: ModelVersion) -> Iterator[StoredFile]:
         for line in (self.root / f"{version.tag}.list").read_text().splitlines():
             md5, path = line.split(" ", 1)
