@@ -172,17 +172,19 @@ def audit_verify(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json =
 
 @audit.command("at")
 def audit_at(
-    date: Annotated[datetime, typer.Argument(help="2026-11-23 or 2026-11-23T14:00:00; local time.")],
+    date: Annotated[
+        str, typer.Argument(help="2026-11-23 (its end) or 2026-11-23T14:00, with an offset or in the schedule's zone.")
+    ],
     stage: Stage = "production",
     params: ParamsFile = DEFAULT_PARAMS,
     json: Json = False,
 ) -> None:
     """Which version held a stage at an instant, and by whose decision."""
     world, loaded = _open(params)
+    from pipeline.domain.wording import instant
     from pipeline.steps.audit import at
 
-    when = _aware(date)
-    assert when is not None
+    when = instant(date, loaded.schedule.timezone)
     _print(at(loaded.model.name, stage, when, ledger=world.ledger, stages=loaded.release.stages), json, _at_lines)
 
 
