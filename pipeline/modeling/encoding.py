@@ -1,5 +1,6 @@
 """Split files in, padded batches of token ids out: what is cut, what is dropped, in which order rows are seen.
 
+Tokenised rows are kept in Arrow through `datasets`, four bytes a token; lists of Python integers would take eight times that.
 The order is a function of the seed and the epoch alone, never of the global random state, so a resumed run sees the rows
 that an uninterrupted one would. No model enters here.
 """
@@ -7,14 +8,20 @@ that an uninterrupted one would. No model enters here.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from datasets.table import InMemoryTable
 from torch.utils.data import Dataset, Sampler
 
 from pipeline.errors import BadInput, Misuse
@@ -38,23 +45,28 @@ class Row:
 class Encoded(Dataset):  # type: ignore[misc]
     """The rows of one split and what became of the others: read = kept + dropped_long + dropped_boundary; cut are among kept."""
 
-    rows: list[Row] = field(default_factory=list)
+    table: datasets.Dataset
     read: int = 0
     cut: int = 0
     dropped_long: int = 0
     dropped_boundary: int = 0
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
     def __getitem__(self, index: int) -> Row:
-        return self.rows[index]
+        return Row(**self.table[index])
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each row, in order."""
+        return list(pc.list_value_length(self.table.data.column("input_ids")).to_pylist())
 
     @property
     def counts(self) -> dict[str, int]:
         return {
             "read": self.read,
-            "kept": len(self.rows),
+            "kept": len(self),
             "cut": self.cut,
             "dropped_long": self.dropped_long,
             "dropped_boundary": self.dropped_boundary,
@@ -67,18 +79,22 @@ def encode_answers(path: Path, template: ChatTemplate, *, max_length: int) -> En
     A prompt too long for `max_length` ids loses its start, an answer that alone is too long takes its row with it.
     """
     columns = read_columns(path, ("input", "output"))
-    encoded = Encoded(read=len(columns["input"]))
-    for pair in template.pairs(columns["input"], columns["output"]):
-        if pair is None:
-            encoded.dropped_boundary += 1
-            continue
-        room = max_length - len(pair.answer)
-        if room < 1:
-            encoded.dropped_long += 1
-            continue
-        encoded.cut += len(pair.prompt) > room
-        prompt = pair.prompt[-room:]
-        encoded.rows.append(Row(prompt + pair.answer, [IGNORED] * len(prompt) + pair.answer))
+    became: Counter[str] = Counter(read=len(columns["input"]))
+
+    def rows() -> Iterator[Row]:
+        for pair in template.pairs(columns["input"], columns["output"]):
+            if pair is None:
+                became["dropped_boundary"] += 1
+                continue
+            room = max_length - len(pair.answer)
+            if room < 1:
+                became["dropped_long"] += 1
+                continue
+            became["cut"] += len(pair.prompt) > room
+            prompt = pair.prompt[-room:]
+            yield Row(prompt + pair.answer, [IGNORED] * len(prompt) + pair.answer)
+
+    encoded = Encoded(_in_arrow(rows()), **became)
     if encoded.read and encoded.dropped_boundary > BOUNDARY_LIMIT * encoded.read:
         raise Misuse(
             f"in {encoded.dropped_boundary} of {encoded.read} rows the prompt's tokens are no prefix of prompt and answer",
@@ -96,8 +112,8 @@ def encode_labels(path: Path, tokenizer: Any, labels: Sequence[str], *, max_leng
     if unknown:
         raise BadInput(f"the label {unknown[0]!r} is none of the {len(labels)} labels of the splits record", where=str(path))
     texts, cut = encode_texts(tokenizer, columns["input"], max_length=max_length)
-    rows = [Row(text, [ids[label]]) for text, label in zip(texts, columns["output"], strict=True)]
-    return _report(Encoded(rows=rows, read=len(rows), cut=cut), path, max_length)
+    rows = (Row(text, [ids[label]]) for text, label in zip(texts, columns["output"], strict=True))
+    return _report(Encoded(_in_arrow(rows), read=len(texts), cut=cut), path, max_length)
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> tuple[list[list[int]], int]:
@@ -178,6 +194,18 @@ def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Row numbers in batches, longest first: no padding wasted, and a batch that does not fit fails at once."""
     order = sorted(range(len(lengths)), key=lambda n: (-lengths[n], n))
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _in_arrow(rows: Iterator[Row]) -> datasets.Dataset:
+    ids = pa.list_(pa.int32())
+    schema = pa.schema({"input_ids": ids, "labels": ids})
+    parts = []
+    while some := list(islice(rows, 8192)):
+        columns = {"input_ids": [row.input_ids for row in some], "labels": [row.labels for row in some]}
+        parts.append(pa.table(columns, schema=schema))
+    whole = pa.concat_tables(parts).combine_chunks() if parts else schema.empty_table()
+    # Handed over as a table: `from_generator` and `map` would pickle their function to name a cache file by path.
+    return datasets.Dataset(InMemoryTable(whole))
 
 
 def _report(encoded: Encoded, path: Path, max_length: int) -> Encoded:

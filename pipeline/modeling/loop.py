@@ -61,7 +61,7 @@ class Loop(Trainer):  # type: ignore[misc]
         self.folder = folder
         self.curves = curves
         self.order = EpochOrder(
-            [len(row.input_ids) for row in train.rows],
+            train.lengths,
             batch_size=params.batch_size * params.gradient_accumulation,
             seed=params.seed,
         )
@@ -106,9 +106,9 @@ class Loop(Trainer):  # type: ignore[misc]
         """Mean loss on the eval split, without label smoothing: over answer tokens, or over rows with accuracy (classify)."""
         self.model.eval()
         loss, count, right = 0.0, 0, 0
-        rows = self._evaluation.rows
+        rows = self._evaluation
         with inference():
-            for batch in by_length([len(row.input_ids) for row in rows], self.params.batch_size):
+            for batch in by_length(rows.lengths, self.params.batch_size):
                 inputs = self._prepare_inputs(self._collate([rows[n] for n in batch]))
                 labels = inputs.pop("labels")
                 logits = self.model(**inputs).logits.float()
@@ -214,7 +214,7 @@ class _Rhythm(TrainerCallback):  # type: ignore[misc]
         loop.curves.step(step, loss=loop._step_loss, learning_rate=loop._rate, grad_norm=loop._grad_norm, last=last)
         self._progress("training", step, loop.total)
         stopped = loop._stop.is_set() and not last
-        control.should_evaluate = bool(loop._evaluation.rows) and (step % self._eval_steps == 0 or last)
+        control.should_evaluate = len(loop._evaluation) > 0 and (step % self._eval_steps == 0 or last)
         control.should_save = step % loop.params.save_steps == 0 or last or stopped
         control.should_training_stop = last or stopped
 

@@ -120,7 +120,7 @@ def tune(
 def versions() -> dict[str, str]:
     """What made an adapter: library versions and the device class, outside of which its bytes need not repeat."""
     found = {"device": device_class(), "threads": str(torch.get_num_threads())}
-    for name in ("torch", "transformers", "peft", "bitsandbytes", "tuneline"):
+    for name in ("torch", "transformers", "peft", "bitsandbytes", "datasets", "tuneline"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -129,7 +129,7 @@ def versions() -> dict[str, str]:
 
 
 def _check_rows(encoded: Encoded, path: Path) -> None:
-    if not encoded.rows:
+    if not len(encoded):
         raise BadInput(
             f"no row is left to train on: {encoded.counts}",
             where=str(path),

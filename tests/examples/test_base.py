@@ -54,8 +54,7 @@ def test_the_mask_covers_the_answers_and_their_ends(tokenizer: PreTrainedTokeniz
     pairs = list(zip(made["input_ids"], made["assistant_masks"], strict=True))
     assert tokenizer.decode([token for token, kept in pairs if kept]) == "Yes: 42.<|end|>Bye<|end|>"
     assert tokenizer.decode(made["input_ids"]) == (
-        "<s><|system|>Be short.<|end|><|user|>Hello?<|end|><|assistant|>Yes: 42.<|end|>"
-        "<|user|>Bye<|end|><|assistant|>Bye<|end|>"
+        "<s><|system|>Be short.<|end|><|user|>Hello?<|end|><|assistant|>Yes: 42.<|end|><|user|>Bye<|end|><|assistant|>Bye<|end|>"
     )
     prompt = tokenizer.apply_chat_template(chat[1:2], add_generation_prompt=True, tokenize=False)
     assert prompt == "<s><|user|>Hello?<|end|><|assistant|>"

@@ -118,7 +118,7 @@ def test_long_prompts_lose_their_start_and_long_answers_their_row(chat, tmp_path
     data, _ = write_splits(tmp_path, rows, rows[:1], task="generate")
     encoded = encode_answers(data / "train.parquet", chat, max_length=24)
     assert encoded.counts == {"read": 3, "kept": 2, "cut": 1, "dropped_long": 1, "dropped_boundary": 0}
-    whole, cut = encoded.rows
+    whole, cut = encoded
     [pair] = chat.pairs(*[[part] for part in rows[1]])
     assert cut.input_ids == (pair.prompt + pair.answer)[-24:]
     assert cut.labels == [IGNORED] * (24 - len(pair.answer)) + pair.answer
@@ -131,9 +131,9 @@ def test_a_batch_is_masked_on_padding(chat, tmp_path):
     rows = [(ask("a"), "b"), (ask("a longer question"), "and a longer answer")]
     data, _ = write_splits(tmp_path, rows, rows, task="generate")
     encoded = encode_answers(data / "train.parquet", chat, max_length=64)
-    batch = collate(encoded.rows, 0, per_token=True)
-    assert batch["attention_mask"].sum(1).tolist() == [len(r.input_ids) for r in encoded.rows]
-    assert (batch["labels"] != IGNORED).sum(1).tolist() == [sum(i != IGNORED for i in r.labels) for r in encoded.rows]
+    batch = collate(list(encoded), 0, per_token=True)
+    assert batch["attention_mask"].sum(1).tolist() == [len(r.input_ids) for r in encoded]
+    assert (batch["labels"] != IGNORED).sum(1).tolist() == [sum(i != IGNORED for i in r.labels) for r in encoded]
     assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
 
 
@@ -159,7 +159,7 @@ def test_long_texts_lose_their_end_and_strange_labels_are_refused(tokenizer, lab
     data, splits = label_data
     encoded = encode_labels(data / "train.parquet", tokenizer, splits.labels, max_length=3)
     assert encoded.cut == encoded.read == 60
-    assert {len(row.input_ids) for row in encoded.rows} == {3}
+    assert {len(row.input_ids) for row in encoded} == {3}
     with pytest.raises(BadInput, match="'number' is none of the 2 labels"):
         encode_labels(data / "train.parquet", tokenizer, ("animal", "colour"), max_length=64)
 
