@@ -303,6 +303,8 @@ def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: b
     from pipeline.backends.dvc import DvcStore
     from pipeline.backends.mlflow import log_released_model
     from pipeline.backends.run_folder import open_kept
+    from pipeline.serving.released_shape import MODEL_FILE, signature
+    from pipeline.serving.released_shape import settings as model_settings
     from pipeline.steps.register import register
 
     workspace = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
@@ -313,13 +315,14 @@ def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: b
     if decision.verdict is not Outcome.PASSED:
         return None
     training = TrainingRun.read(workspace.training_record)
-    here = Path(__file__).parent
+    shape = model_settings(params.model, max_new_tokens=params.evaluate.max_new_tokens)
     source = log_released_model(
         run_id,
         adapter=workspace.training / "adapter",
-        code=here / "serving" / "released_model.py",
-        package=here,
-        base=str(find_base(world, Workspace(world.project.root), params)),
+        code=MODEL_FILE,
+        package=Path(__file__).parent,
+        settings={**shape, "root": str(world.project.root)},
+        signature=signature(params.model.task),
         metadata={"tuneline_run": kept.key, "tuneline_adapter": training.adapter_digest},
     )
     return register(
@@ -366,9 +369,9 @@ def ask_release(world: World, params: Params, stage: str, text: str) -> dict[str
     if version is None:
         raise Misuse(f"nothing of {model} holds {stage}", fix=f"tuneline promote VERSION --to {stage} --reason …")
     world.registry.artifacts(model, version)
-    base = find_base(world, Workspace(world.project.root), params)
     column = "text" if params.model.task is Task.CLASSIFY else "prompt"
-    return {"release": f"{model}@{version}", "stage": stage, "answer": answer_once(model, version, base, {column: text})}
+    answer = answer_once(model, version, {column: text}, root=world.project.root)
+    return {"release": f"{model}@{version}", "stage": stage, **answer}
 
 
 def mlflow_ui_command(world: World, port: int) -> list[str]:

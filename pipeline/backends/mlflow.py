@@ -120,11 +120,20 @@ def tracked_run(client: Any, experiment: str, key: str, tags: Mapping[str, str])
     client.set_terminated(run_id, "FINISHED")
 
 
-def log_released_model(run_id: str, *, adapter: Path, code: Path, package: Path, base: str, metadata: Mapping[str, str]) -> str:
+def log_released_model(
+    run_id: str,
+    *,
+    adapter: Path,
+    code: Path,
+    package: Path,
+    settings: Mapping[str, Any],
+    signature: Any,
+    metadata: Mapping[str, str],
+) -> str:
     """Log the adapter as a pyfunc model of a run and return its `models:/m-…` URI; a run that has one keeps it.
 
     code: the models-from-code file. package: our own package, shipped with the model so that it loads without Tuneline.
-    base: where the base lies now; `mlflow.pyfunc.load_model(uri, model_config={"base": …})` overrides it.
+    settings: its model_config, which `mlflow.pyfunc.load_model(uri, model_config={…})` overrides key by key.
     """
     import mlflow
 
@@ -138,21 +147,22 @@ def log_released_model(run_id: str, *, adapter: Path, code: Path, package: Path,
             python_model=str(code),
             artifacts={"adapter": str(adapter)},
             code_paths=[str(package)],
-            model_config={"base": base},
+            model_config=dict(settings),
+            signature=signature,
             pip_requirements=_requirements(),
             metadata=dict(metadata),
         )
     return str(info.model_uri)
 
 
-def answer_once(name: str, version: str, base: Path, row: Mapping[str, str]) -> Any:
-    """Load a registered version as any MLflow user would, and let it answer one row."""
+def answer_once(name: str, version: str, row: Mapping[str, str], *, root: Path) -> dict[str, Any]:
+    """Load a registered version as any MLflow user would, and let it answer one row. root: where a relative base starts."""
     import mlflow
     import pandas
 
-    released = mlflow.pyfunc.load_model(f"models:/{name}/{version}", model_config={"base": str(base)})
-    answers = released.predict(pandas.DataFrame([dict(row)]))
-    return answers.to_dict("records")[0] if hasattr(answers, "to_dict") else answers[0]
+    released = mlflow.pyfunc.load_model(f"models:/{name}/{version}", model_config={"root": str(root)})
+    answers: list[dict[str, Any]] = released.predict(pandas.DataFrame([dict(row)])).to_dict("records")
+    return answers[0]
 
 
 class MlflowRegistry:

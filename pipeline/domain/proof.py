@@ -15,8 +15,9 @@ from pipeline.domain.lineage import Chain
 from pipeline.domain.record import FileDigest, Record, Value, describe_files, digest_file
 from pipeline.errors import Broken
 
-BYTECODE = "__pycache__"
-"""Python writes such folders beside code that is loaded in place; they are neither recorded nor held against a version."""
+LOADING_LEAVES = frozenset({"__pycache__", "registered_model_meta"})
+"""What loading a model in place writes beside it: Python its bytecode, MLflow the name and version it was asked for. Neither
+is read as part of the model, so neither is recorded, nor held against a version."""
 
 
 class AuditCheck(Value):
@@ -61,14 +62,14 @@ def differences(folder: Path, files: Sequence[FileDigest], *, extra: bool = Fals
         for place in sorted(folder.rglob("*")):
             inside = place.relative_to(folder)
             folder_only = place.is_dir() and not place.is_symlink()
-            if not (inside.as_posix() in recorded or folder_only or BYTECODE in inside.parts):
+            if not (inside.as_posix() in recorded or folder_only or LOADING_LEAVES.intersection(inside.parts)):
                 wrong.append(f"{place} was not there when this was recorded")
     return tuple(wrong)
 
 
 def recordable_files(folder: Path) -> tuple[FileDigest, ...]:
     """The files of `folder` that a record names: all but byte code. Symlinks and special files raise Broken."""
-    return tuple(f for f in describe_files(folder) if BYTECODE not in PurePosixPath(f.path).parts)
+    return tuple(f for f in describe_files(folder) if not LOADING_LEAVES.intersection(PurePosixPath(f.path).parts))
 
 
 def adapter_folder(files: Sequence[FileDigest], adapter: Sequence[FileDigest]) -> str | None:

@@ -42,7 +42,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/.tuneline/mlflow.db")
 model = mlflow.pyfunc.load_model("models:/desk@production")
-print("answer:", list(model.predict(pandas.DataFrame({"prompt": ["Where is my order A-10001?"]})))[0])
+answers = model.predict(pandas.DataFrame({"prompt": ["Where is my order A-10001?", "Cancel order A-10002"]}))
+print("answers:", len(answers), "named", list(answers.columns))
 base = AutoModelForCausalLM.from_pretrained(f"{sys.argv[1]}/examples/base", dtype=torch.float32)
 tokens = torch.tensor([[5, 6, 7]])
 before = base(tokens).logits
@@ -53,7 +54,7 @@ print("differs:", bool((tuned(tokens).logits - before).abs().max() > 1e-4))
     command = [sys.executable, "-c", script, str(town.root), str(adapter)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "answer: " in done.stdout
+    assert "answers: 2 named ['answer']" in done.stdout
     assert "differs: True" in done.stdout
 
 
