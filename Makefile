@@ -15,13 +15,14 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data drill-kill doctor clean
+.PHONY: help install demo demo-clean test lint bench bench-data drill-kill drill-schedule doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
 	@echo "make demo-clean  forget the demo: its state, its runs' tags, its inbox"
 	@echo "make bench       timings of the demo, the no-change run, --help, and data (minutes)"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
+	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
 
 install: $(VENV)/.installed
@@ -57,7 +58,10 @@ bench-data: install
 	$(BIN)/python bench/data.py --rows 10000 100000 1000000
 
 drill-kill: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py
+
+drill-schedule: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_schedule.py
 
 doctor: install
 	$(BIN)/tuneline doctor

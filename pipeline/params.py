@@ -105,6 +105,8 @@ class TrainParams(Section):
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_share: Share = 0.05
     """Of all steps."""
+    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """How long AdamW remembers squared gradients; short runs at a high rate want less (0.98)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     label_smoothing: Share = 0.0

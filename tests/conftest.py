@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.checkouts import ROOT, make_checkout
+from tests.towns import new_town, town
+
+__all__ = ["checkout", "new_town", "real_data", "town"]
 
 for _name, _value in {
     "OMP_NUM_THREADS": "1",

@@ -233,6 +233,7 @@ def _arguments(params: TrainParams, folder: Path, total: int) -> TrainingArgumen
         lr_scheduler_type=params.scheduler,
         warmup_steps=math.ceil(params.warmup_share * total),
         weight_decay=params.weight_decay,
+        adam_beta2=params.adam_beta2,
         max_grad_norm=params.max_grad_norm,
         label_smoothing_factor=params.label_smoothing,
         seed=params.seed,

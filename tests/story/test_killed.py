@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from story_town import Town
+
+from tests.story_town import Town, adapter_of
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +67,3 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         assert process.poll() is None, f"the run ended before: {process.communicate()}"
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.02)
-
-
-def adapter_of(town: Town) -> dict[str, bytes]:
-    folder = next((town.root / ".tuneline" / "artifacts").rglob("adapter_model.safetensors")).parent
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}

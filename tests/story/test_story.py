@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from story_town import Town
+from tests.story_town import Town
 
 
 def test_the_users_checkout_is_left_alone(town: Town) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from story_town import PARAMS, Town
 
 from tests.checkouts import make_checkout
+from tests.story_town import PARAMS, Town
 
 
 @pytest.fixture(scope="session")

@@ -63,3 +63,9 @@ class Town:
 
     def git(self, *words: str) -> str:
         return git(self.root, *words)
+
+
+def adapter_of(town: Town) -> dict[str, bytes]:
+    """The files of the adapter that was registered first."""
+    folder = next((town.root / ".tuneline" / "artifacts").rglob("adapter_model.safetensors")).parent
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
