@@ -85,17 +85,20 @@ class DvcStore:
     def restore(self, stage: str) -> bool:
         """Bring back a stage's outputs if the same work was done before in any run folder. True if it was."""
         from dvc.stage.cache import RunCacheNotFoundError
+        from dvc_data.hashfile.hash_info import HashInfo
 
-        found = self.repo.stage.load_one(name=stage)
         if not self.repo.status([stage]):
             return True
+        found = self.repo.stage.load_one(name=stage)
+        for out in found.outs:
+            # Else DVC would take the outputs that the lock names for those of the inputs that lie here now.
+            out.hash_info = HashInfo()
         try:
             with self.repo.lock:
-                found.save_deps()
                 self.repo.stage_cache.restore(found)
-                found.dump(update_pipeline=False)
         except RunCacheNotFoundError:
             return False
+        self.repo.commit(stage, force=True)
         return True
 
     @_in_its_folder

@@ -139,6 +139,33 @@ def test_one_run_at_a_time_and_the_lock_dies_with_its_process(project: Project) 
         pass
 
 
+def test_a_stage_is_brought_back_for_the_same_inputs_only(project: Project) -> None:
+    (project.root / "dvc.yaml").write_text(
+        "stages:\n  split:\n    cmd: 'false'\n    deps: [data/snapshot]\n    outs: [work/split]\n"
+    )
+    git(project.root, "commit", "--quiet", "--all", "--message", "one stage")
+
+    def made_from(text: str) -> tuple[bool, str]:
+        run = begin(project)
+        if run.parent is not None:
+            (run.workspace.snapshot / "rows.txt").unlink()
+        fill(run, text)
+        brought_back = run.store.restore("split")
+        if not brought_back:
+            run.store.clear("split")
+            run.workspace.splits.mkdir(parents=True)
+            (run.workspace.splits / "made").write_text(f"from {text}")
+            run.store.commit("split")
+        assert run.store.stale(["split"]) == []
+        keep_run(Git(project.root), run, "run", text)
+        return brought_back, (run.workspace.splits / "made").read_text()
+
+    assert made_from("a") == (False, "from a")
+    assert made_from("b") == (False, "from b"), "the lock of the run before names outputs of other inputs"
+    assert made_from("a") == (True, "from a")
+    assert made_from("b") == (True, "from b")
+
+
 def test_symlinks_and_fifos_are_refused_before_dvc_sees_them(project: Project) -> None:
     run = begin(project)
     fill(run, "one")
