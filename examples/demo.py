@@ -14,6 +14,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 INBOX = ROOT / "inbox"
@@ -30,9 +34,7 @@ def main() -> None:
         return
     os.chdir(ROOT)
     if tags():
-        sys.exit(
-            "The demo has been here before (its runs are tagged tuneline/helpdesk/…). `make demo-clean` forgets them."
-        )
+        sys.exit("The demo has been here before (its runs are tagged tuneline/helpdesk/…). `make demo-clean` forgets them.")
     start = time.monotonic()
     story()
     print(f"\nThe story took {time.monotonic() - start:.0f} s after installation.")
@@ -47,15 +49,14 @@ def story() -> None:
     heading("Week 2: customers ask for new things; a new version learns them")
     batch(2)
     tuneline("run", expect=0)
+    on_new_rows("week2")
     tuneline("promote 2 --to production --by demo --reason 'better on week 2'", expect=0)
     tuneline(f"ask {shlex.quote(TICKET)}", expect=0)
 
     heading("Week 3: broken rows, and a block that someone mislabelled")
     batch(3)
     tuneline("run", expect=1)
-    print(
-        "\nThe gate said no (exit code 1): nothing was registered. Rows that were no rows are in quarantine, with reasons:"
-    )
+    print("\nThe gate said no (exit code 1): nothing was registered. Rows that were no rows are in quarantine, with reasons:")
     quarantine()
     tuneline("run", expect=0)
 
@@ -108,16 +109,37 @@ def tuneline(command: str, *, expect: int) -> None:
         sys.exit(f"the demo expected exit code {expect}, and this was {code}")
 
 
+def newest() -> Workspace:
+    """The folder of the newest run."""
+    from pipeline.backends.run_folder import find_kept, open_kept
+    from pipeline.wiring import World
+
+    world = World.here()
+    return open_kept(world.git, world.project, find_kept(world.git, MODEL, None), remote=world.settings.dvc_remote)
+
+
+def on_new_rows(source: str) -> None:
+    """Show how candidate and champion do on the test rows of one week; the report page has every slice."""
+    from pipeline.domain.model import EvaluationReport
+
+    report = EvaluationReport.read(newest().evaluation_record)
+    ours, theirs = report.slice("source", source, "candidate"), report.slice("source", source, "champion")
+    if ours is None or theirs is None or theirs.comparison is None:
+        sys.exit(f"the evaluation has no slice for {source}")
+    lead = theirs.comparison
+    print(f"\nOn the {ours.rows} held-out rows of {source}, {ours.metric}:")
+    print(f"  candidate   {ours.score:.3f}  ({ours.low:.3f} to {ours.high:.3f})")
+    print(f"  champion    {theirs.score:.3f}  ({theirs.low:.3f} to {theirs.high:.3f})")
+    print(f"  difference {lead.difference:+.3f}  ({lead.low:+.3f} to {lead.high:+.3f}), paired by row, 95 % interval")
+
+
 def quarantine() -> None:
     """Show what was quarantined in the newest run, by reason, with an example each."""
     import json
 
-    from pipeline.backends.run_folder import find_kept, open_kept
     from pipeline.domain.data import QuarantinedRow, Snapshot
-    from pipeline.wiring import World
 
-    world = World.here()
-    workspace = open_kept(world.git, world.project, find_kept(world.git, MODEL, None), remote=world.settings.dvc_remote)
+    workspace = newest()
     by_code: dict[str, list[QuarantinedRow]] = {}
     for shard in Snapshot.read(workspace.snapshot_record).quarantine:
         for line in (workspace.snapshot / shard.path).read_text().splitlines():
@@ -146,9 +168,7 @@ def where_to_look() -> None:
 
 
 def tags() -> list[str]:
-    listed = subprocess.run(
-        ["git", "tag", "--list", f"tuneline/{MODEL}/*"], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    listed = subprocess.run(["git", "tag", "--list", f"tuneline/{MODEL}/*"], capture_output=True, text=True, cwd=ROOT, check=True)
     return listed.stdout.split()
 
 

@@ -190,7 +190,8 @@ def _verdict(*, met: bool, missed: bool) -> Outcome:
 
 
 def _interval(value: float, seen: MetricValue | Comparison) -> str:
-    return f"is {value:.3f} ({seen.low:.3f} to {seen.high:.3f})"
+    signed = "+" if isinstance(seen, Comparison) else ""  # a difference is read by its sign
+    return f"is {value:{signed}.3f} ({seen.low:{signed}.3f} to {seen.high:{signed}.3f})"
 
 
 def _seen(name: str, seen: MetricValue | Comparison, bound: float, verdict: Outcome, detail: str) -> GateCheck:

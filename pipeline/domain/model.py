@@ -92,14 +92,21 @@ class Comparison(Value):
 
 
 class SliceValue(Value):
-    """A metric of one subject on the rows where `field` equals `value`."""
+    """A metric of one subject on the rows where `field` equals `value`, with its interval.
+
+    comparison: candidate minus this subject on the same rows; None for the candidate itself. Many slices make some intervals
+    miss by chance alone, so no gate reads them.
+    """
 
     field: str
     value: str
     subject: str
     metric: str
     score: float
+    low: float
+    high: float
     rows: int
+    comparison: Comparison | None = None
 
 
 class EvaluationReport(Record):
@@ -128,6 +135,10 @@ class EvaluationReport(Record):
     def metric(self, subject: str, metric: str) -> MetricValue | None:
         found = self.subject(subject)
         return next((m for m in found.metrics if m.metric == metric), None) if found else None
+
+    def slice(self, field: str, value: str, subject: str) -> SliceValue | None:
+        wanted = (field, value, subject)
+        return next((s for s in self.slices if (s.field, s.value, s.subject) == wanted), None)
 
     def comparison(self, other: str, metric: str) -> Comparison | None:
         return next((c for c in self.comparisons if c.other == other and c.metric == metric), None)

@@ -16,7 +16,7 @@ from pipeline.domain.model import Comparison, MetricValue, SliceValue
 from pipeline.errors import Broken
 from pipeline.evaluation.metrics import METRICS, Metric, metric
 from pipeline.evaluation.rows import SplitRows
-from pipeline.evaluation.statistics import Bootstrap, Interval, Numbers, Statistic, mean, paired_bootstrap, point
+from pipeline.evaluation.statistics import Bootstrap, Interval, Numbers, Statistic, mean, paired_bootstrap
 
 SLICE_VALUES = 30
 """Of a field, at most this many values are reported: those with the most rows."""
@@ -62,7 +62,7 @@ def measure(
     return Measured(
         values={subject: _values(subject, found) for subject in answers},
         comparisons=tuple(_comparison(first, second, interval) for (first, second), interval in found.differences.items()),
-        slices=tuple(_slices(rows, answers, chosen[0], slices)),
+        slices=tuple(_slices(rows, answers, chosen[0], slices, resamples=resamples, confidence=confidence, seed=seed)),
         scores=_row_scores(rows, answers, chosen),
     )
 
@@ -99,16 +99,41 @@ def _comparison(first: tuple[str, str], second: tuple[str, str], found: Interval
 
 
 def _slices(
-    rows: SplitRows, answers: Mapping[str, Sequence[str]], primary: Metric, fields: Sequence[str]
+    rows: SplitRows,
+    answers: Mapping[str, Sequence[str]],
+    primary: Metric,
+    fields: Sequence[str],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> Iterator[SliceValue]:
     used = slice_metric(primary)
     scores = {subject: used.scores(rows.expected, given) for subject, given in answers.items()}
+    groups = np.array(rows.groups, dtype=object)
+    pairs = [("candidate", other) for other in answers if other != "candidate"] if "candidate" in answers else []
     for field in dict.fromkeys(fields):
         values = np.array(rows.field(field), dtype=object)
         counts = Counter(value for value in values if value is not None)
         for value, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SLICE_VALUES]:
             within = values == value
+            statistics: dict[str, Statistic] = {}
             for subject, found in scores.items():
                 assert found is not None  # slice_metric only returns metrics with per-row scores
-                score = point(mean(found[within]))
-                yield SliceValue(field=field, value=value, subject=subject, metric=used.name, score=score, rows=number)
+                statistics[subject] = mean(found[within])
+            drawn = paired_bootstrap(
+                statistics, list(groups[within]), pairs=pairs, resamples=resamples, confidence=confidence, seed=seed
+            )
+            for subject, seen in drawn.values.items():
+                lead = drawn.differences.get(("candidate", subject))
+                yield SliceValue(
+                    field=field,
+                    value=value,
+                    subject=subject,
+                    metric=used.name,
+                    score=seen.value,
+                    low=seen.low,
+                    high=seen.high,
+                    rows=number,
+                    comparison=_comparison(("candidate", used.name), (subject, used.name), lead) if lead else None,
+                )

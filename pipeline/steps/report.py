@@ -121,9 +121,15 @@ def _slices(evaluation: EvaluationReport) -> Iterator[Block]:
     fields = dict.fromkeys(s.field for s in evaluation.slices)
     for field in fields:
         found = [s for s in evaluation.slices if s.field == field]
-        bars = [Bar(_short(s.value, 80), s.score, series=s.subject, detail=_rows(s.rows)) for s in found]
+        bars = [Bar(_short(s.value, 80), s.score, s.low, s.high, series=s.subject, detail=_rows(s.rows)) for s in found]
         heading = f"{METRICS[found[0].metric].title} by {field}"
-        yield Bars(heading, bars, span=(0.0, 1.0), order=SUBJECTS, note="Read slices of few rows with care.")
+        yield Bars(
+            heading,
+            bars,
+            span=(0.0, 1.0),
+            order=SUBJECTS,
+            note="Of many slices some differ by chance alone; the gate reads none of them.",
+        )
     if missing := [f for f in evaluation.params.get("slices", ()) if f not in fields]:
         yield Text("Slices left out", f"No test row has the field {', '.join(missing)}.")
 
