@@ -49,7 +49,7 @@ def story() -> None:
     heading("Week 2: customers ask for new things; a new version learns them")
     batch(2)
     tuneline("run", expect=0)
-    on_new_rows("week2")
+    on_new_rows("inbox/week2.jsonl")
     tuneline("promote 2 --to production --by demo --reason 'better on week 2'", expect=0)
     tuneline(f"ask {shlex.quote(TICKET)}", expect=0)
 
