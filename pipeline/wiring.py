@@ -23,7 +23,7 @@ from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.domain.record import describe_files
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder, version_record
-from pipeline.errors import Misuse, Tampered
+from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.ports import Archive, Ledger, Progress, Registry, Tracker, silent
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
@@ -250,6 +250,7 @@ def run_gate(workspace: Workspace, params: Params) -> GateDecision:
     from pipeline.steps.report import report
 
     training, evaluation = TrainingRun.read(workspace.training_record), EvaluationReport.read(workspace.evaluation_record)
+    _check_chain(workspace, training, evaluation)
     decision = gate(evaluation, training, params.gate)
     decision.write(workspace.decision_record)
     page = report(
@@ -266,6 +267,22 @@ def run_gate(workspace: Workspace, params: Params) -> GateDecision:
     )
     workspace.report_page.write_text(page, encoding="utf-8")
     return decision
+
+
+def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: EvaluationReport) -> None:
+    """Each record must be of the one before it. Stages may have been brought back rather than run, so nothing else ensures it."""
+    splits, champion = Splits.read(workspace.splits_record), Champion.read(workspace.champion_record)
+    for name, named, there in (
+        ("evaluation of training", evaluation.training, training.digest),
+        ("evaluation of champion", evaluation.champion, champion.digest),
+        ("evaluation of splits", evaluation.splits, splits.digest),
+        ("training of splits", training.splits, splits.digest),
+        ("splits of validation", splits.validation, ValidationReport.read(workspace.validation_record).digest),
+        ("splits of snapshot", splits.snapshot, Snapshot.read(workspace.snapshot_record).digest),
+    ):
+        if named != there:
+            what = f"the {name} names {named[:12]}, but {there[:12]} lies in the run's folder"
+            raise Broken(what, where=str(workspace.root), fix="remove .dvc/cache/runs and run again")
 
 
 def log_evidence(workspace: Workspace, tracker: Tracker) -> None:
