@@ -69,8 +69,7 @@ class DvcStore:
         """Bring back the bytes of all that the folder tracks: from the cache, or the remote where the cache has lost them."""
         from dvc.exceptions import CheckoutError
 
-        # A stage that dvc.yaml has and the lock does not yet (it is new, or renamed) has nothing to bring back.
-        made = [stage.addressing for stage in self.repo.index.stages if all(out.hash_info for out in stage.outs)]
+        made = self._made()
         try:
             self.repo.checkout(made, force=True)
         except CheckoutError:
@@ -117,9 +116,18 @@ class DvcStore:
         self.repo.commit(stage, force=True)
 
     @_in_its_folder
+    def relink(self) -> None:
+        """Make every tracked file a link to its one copy in the cache: no second copy can differ, and none costs disk."""
+        self.repo.checkout(self._made(), relink=True, force=True)
+
+    @_in_its_folder
     def push(self) -> int:
         """Send what this run folder tracks to the remote; returns how many objects went."""
         return int(self.repo.push())
+
+    def _made(self) -> list[str]:
+        # A stage that dvc.yaml has and the lock does not yet (it is new, or renamed) has nothing to bring back.
+        return [stage.addressing for stage in self.repo.index.stages if all(out.hash_info for out in stage.outs)]
 
     def close(self) -> None:
         if self._repo is not None:

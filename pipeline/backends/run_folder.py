@@ -107,6 +107,7 @@ def open_run(git: Git, project: Project, params: Params, *, remote: str | None) 
 
 def keep_run(git: Git, run: RunFolder, kind: Literal["run", "invalid"], message: str) -> KeptRun:
     """Commit the run's lock, params and release records, and tag them. The user's branch does not move."""
+    run.store.relink()
     present = [n for n in (*_CARRIED, "params.yaml", "work/release") if (run.workspace.root / n).exists()]
     commit = git.commit_worktree(run.workspace.root, present, f"{message}\n\nRun: {run.key}\nDirty: {run.code.dirty}")
     tag = git.create_ref(f"{run.model}/{kind}/{run.number:04d}", commit)

@@ -179,6 +179,15 @@ def test_symlinks_and_fifos_are_refused_before_dvc_sees_them(project: Project) -
         run.store.add(run.workspace.snapshot)
 
 
+def test_a_kept_runs_files_are_the_caches_own(project: Project) -> None:
+    run = begin(project)
+    fill(run, "one")
+    keep_run(Git(project.root), run, "run", "kept")
+    rows = run.workspace.snapshot / "rows.txt"
+    cached = [p for p in (project.root / ".dvc" / "cache" / "files").rglob("*") if p.is_file() and p.samefile(rows)]
+    assert len(cached) == 1
+
+
 def test_a_removed_folder_is_made_again_from_git_and_the_remote(project: Project) -> None:
     git_ = Git(project.root)
     run = begin(project)
