@@ -66,7 +66,7 @@ def retrain(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: d
 def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: datetime | None) -> RunOutcome:
     run = do("open run folder", lambda: open_run(world.git, world.project, params, remote=world.settings.dvc_remote))
     try:
-        snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress()))
+        snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress(run.key)))
         if run.nothing_new(snapshot):
             return _nothing_new(world, run)
         _step(world, run, params, "validate")
@@ -97,7 +97,7 @@ def _step(world: World, run: RunFolder, params: Params, name: str, tracker: Any 
             say(f"  {name}: done before, brought back")
             return False
         run.store.clear(name)
-        run_step(world, name, run.workspace, params, tracker, progress())
+        run_step(world, name, run.workspace, params, tracker, progress(run.key))
         run.store.commit(name)
         return True
 
@@ -155,12 +155,12 @@ def _end(
         promoted = params.release.promote_on_pass
         do(f"promote to {promoted}", lambda: move_to(world, params, str(version), str(promoted), by="policy", reason=POLICY))
     remove_older_folders(world.git, world.project, kept.model, keep=kept.number)
+    # The copies that MLflow keeps: the run's folder goes when newer runs come.
+    reports = world.registry.run_artifacts(run_id) / "reports"
     links = {
-        "report": page_link(run.workspace.report_page),
-        "validation": page_link(run.workspace.validation / "validation.html"),
-        "data docs": page_link(
-            next(iter(sorted((run.workspace.validation / "data_docs").rglob("index.html"))), run.workspace.validation)
-        ),
+        "report": page_link(reports / "report.html"),
+        "validation": page_link(reports / "validation.html"),
+        "data docs": page_link(reports / "data_docs" / "index.html"),
         "folder": str(run.workspace.root),
         "mlflow run": run_id,
     }

@@ -5,14 +5,21 @@ What a step does is not known here. Results stay in memory and are never persist
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
@@ -26,7 +33,7 @@ from pipeline.terminal import reporter, say
 
 RETRIES = 2
 RETRY_SECONDS = [5, 30]
-_UI_SECONDS = 10.0
+_UI_SECONDS = 5.0
 T = TypeVar("T")
 
 
@@ -46,15 +53,21 @@ def do(name: str, work: Callable[[], T], *, timeout: timedelta | None = None) ->
     return result
 
 
-def progress() -> Progress:
-    """Progress for people at the terminal and, more rarely, for readers of the Prefect UI."""
-    terminal, logger, last = reporter(), get_run_logger(), [time.monotonic()]
+def progress(key: str) -> Progress:
+    """Progress for people at the terminal and, more rarely, for readers of the Prefect UI: a bar under the run's artifacts."""
+    terminal, last, bars = reporter(), [time.monotonic()], dict[str, UUID]()
 
     def report(what: str, done: int, total: int) -> None:
         terminal(what, done, total)
-        if time.monotonic() - last[0] >= _UI_SECONDS:
-            last[0] = time.monotonic()
-            logger.info("%s %s of %s", what, done, total or "?")
+        finished = bool(total) and done >= total and what in bars
+        if not total or (time.monotonic() - last[0] < _UI_SECONDS and not finished):
+            return
+        last[0] = time.monotonic()
+        percent = 100.0 * done / total
+        if what in bars:
+            update_progress_artifact(bars[what], progress=percent)
+        else:
+            bars[what] = cast(UUID, create_progress_artifact(percent, key=_key(f"{key}-{what}"), description=f"{what} {total:,}"))
 
     return report
 
@@ -107,4 +120,4 @@ def _worth_a_retry(task: Any, run: Any, state: Any) -> bool:
 
 def _key(text: str) -> str:
     # Prefect allows lower-case letters, digits and dashes.
-    return text.lower().replace("_", "-")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
