@@ -110,7 +110,7 @@ def target_modules(model: Any, wanted: tuple[str, ...] | str, head: tuple[str, .
     """
     output = model.get_output_embeddings()
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not output]
-    inner = [name for name in linear if name.split(".")[0] not in head]
+    inner = [name for name in linear if not f"{name}.".startswith(tuple(f"{top}." for top in head) or "\0")]
     endings = sorted({name.rsplit(".", 1)[-1] for name in inner})
     if wanted == "all-linear":
         return tuple(endings)

@@ -103,11 +103,18 @@ def load_base(path: Path, task: Task, labels: Sequence[str] = (), *, quantize: b
 
 
 def head_modules(model: Any, task: Task) -> tuple[str, ...]:
-    """Names of the modules on top of the body that classification learns whole; empty for generation."""
+    """Names of the modules between the last hidden layer and the labels, which classification learns whole; else none.
+
+    A body's pooler is one of them: encoders made for embeddings never trained theirs, some bases have none, and what holds it
+    back is no low-rank matter.
+    """
     if task is not Task.CLASSIFY:
         return ()
     body = model.base_model_prefix
-    return tuple(name for name, child in model.named_children() if name != body and any(True for _ in child.parameters()))
+    found = [name for name, child in model.named_children() if name != body and any(True for _ in child.parameters())]
+    if getattr(getattr(model, body, None), "pooler", None) is not None:
+        found.append(f"{body}.pooler")
+    return tuple(found)
 
 
 def context_length(model: Any) -> int | None:
