@@ -109,9 +109,7 @@ def held_out_loss(model: LlamaForCausalLM, ids: np.ndarray, weights: np.ndarray,
     """The weighted loss on windows that training never sees."""
     model.eval()
     with torch.no_grad():
-        losses = [
-            float(window_loss(model, ids[i : i + 16], weights[i : i + 16], device)) for i in range(0, len(ids), 16)
-        ]
+        losses = [float(window_loss(model, ids[i : i + 16], weights[i : i + 16], device)) for i in range(0, len(ids), 16)]
     model.train()
     return sum(losses) / len(losses)
 
