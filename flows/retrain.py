@@ -23,7 +23,7 @@ from pipeline.backends.run_folder import (
     keep_run,
     one_run_at_a_time,
     open_run,
-    remove_older_folders,
+    remove_other_folders,
 )
 from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
@@ -135,6 +135,8 @@ def _nothing_new(world: World, run: RunFolder) -> RunOutcome:
 
 def _refuse_data(world: World, run: RunFolder, report: ValidationReport) -> RunOutcome:
     do("keep evidence", lambda: keep_run(world.git, run, "invalid", f"{run.key}: the data failed validation"))
+    head = head_run(world.git, run.model)
+    remove_other_folders(world.git, world.project, run.model, keep={run.number, head.number if head else run.number})
     reasons = tuple(f"{c.name}: {c.error or c.observed} (expected {c.expected})" for c in report.failures)
     samples = tuple(f"{c.name}: {sample}" for c in report.failures for sample in c.samples[:3])
     links = {"validation": page_link(run.workspace.validation / "validation.html"), "folder": str(run.workspace.root)}
@@ -154,7 +156,7 @@ def _end(
     if version is not None and params.release.promote_on_pass is not None:
         promoted = params.release.promote_on_pass
         do(f"promote to {promoted}", lambda: move_to(world, params, str(version), str(promoted), by="policy", reason=POLICY))
-    remove_older_folders(world.git, world.project, kept.model, keep=kept.number)
+    remove_other_folders(world.git, world.project, kept.model, keep={kept.number})
     # The copies that MLflow keeps: the run's folder goes when newer runs come.
     reports = world.registry.run_artifacts(run_id) / "reports"
     links = {

@@ -119,10 +119,10 @@ def discard(git: Git, project: Project, run: RunFolder) -> None:
     git.remove_worktree(run.workspace.root)
 
 
-def remove_older_folders(git: Git, project: Project, model: str, *, keep: int) -> None:
-    """Remove the folders of runs before number `keep`; their content stays in git and DVC (see `open_kept`)."""
+def remove_other_folders(git: Git, project: Project, model: str, *, keep: set[int]) -> None:
+    """Remove the folders of a model's runs but those numbered in `keep`; what they held stays in git and DVC (`open_kept`)."""
     for folder in sorted(project.runs.glob(f"{model}-[0-9][0-9][0-9][0-9]")):
-        if int(folder.name.removeprefix(f"{model}-")) < keep:
+        if int(folder.name.removeprefix(f"{model}-")) not in keep:
             git.remove_worktree(folder)
 
 

@@ -20,7 +20,7 @@ from pipeline.backends.run_folder import (
     one_run_at_a_time,
     open_kept,
     open_run,
-    remove_older_folders,
+    remove_other_folders,
 )
 from pipeline.domain.data import Snapshot, Task
 from pipeline.domain.record import digest_file
@@ -212,7 +212,7 @@ def test_old_folders_go_and_the_newest_stays(project: Project) -> None:
             (run.workspace.snapshot / "rows.txt").unlink()
         fill(run, text)
         keep_run(git_, run, "run", text)
-    remove_older_folders(git_, project, "m", keep=3)
+    remove_other_folders(git_, project, "m", keep={3})
     assert [p.name for p in sorted(project.runs.iterdir())] == ["m-0003"]
 
 
