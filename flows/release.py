@@ -10,8 +10,9 @@ from typing import Any
 from prefect import flow
 
 from flows.tasks import do
+from pipeline.deeds import move_back, move_to
 from pipeline.domain.release import ReleaseRecord, holder
-from pipeline.wiring import World, move_back, move_to, read_params
+from pipeline.wiring import World, read_params
 
 
 @flow(name="promote", flow_run_name="promote {version} to {to}", persist_result=False)

@@ -1,7 +1,7 @@
 """The retrain flow: take in what is new, and if there is anything, tune a candidate, measure it, gate it, register it.
 
-Only order and patience stand here; every step is a function of pipeline/wiring.py. A candidate that the gate refuses is a
-successful run; so is a run that finds nothing to do.
+Only order and patience stand here; every step is a function of pipeline/wiring.py, every deed one of pipeline/deeds.py. A
+candidate that the gate refuses is a successful run; so is a run that finds nothing to do.
 """
 
 from __future__ import annotations
@@ -25,24 +25,14 @@ from pipeline.backends.run_folder import (
     open_run,
     remove_other_folders,
 )
+from pipeline.deeds import log_evidence, move_to, replay_curves, run_gate, settle
 from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
 from pipeline.terminal import say
-from pipeline.wiring import (
-    World,
-    log_evidence,
-    move_to,
-    place_champion,
-    read_params,
-    replay_curves,
-    run_gate,
-    run_ingest,
-    run_step,
-    settle,
-)
+from pipeline.wiring import World, place_champion, read_params, run_ingest, run_step
 
 POLICY = "release.promote_on_pass says so"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline import rendering
 from pipeline.errors import Misuse, TunelineError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def run(
     from flows.retrain import retrain
 
     outcome = retrain(loaded.model.name, str(params.absolute()), tuple(_absolute(s) for s in sources or ()), _aware(as_of))
-    _print(outcome, json, _outcome_lines)
+    _print(outcome, json, rendering.outcome_lines)
     raise typer.Exit(1 if outcome.said_no else 0)
 
 
@@ -67,9 +68,9 @@ def promote(
 ) -> None:
     """Give a stage to a version: an event in the ledger, then the alias in MLflow. Safe to repeat."""
     world, loaded = _open(params)
-    from pipeline.wiring import move_to
+    from pipeline.deeds import move_to
 
-    _print(move_to(world, loaded, version, to, by=by or world.actor, reason=reason), json, _release_lines)
+    _print(move_to(world, loaded, version, to, by=by or world.actor, reason=reason), json, rendering.release_lines)
 
 
 @app.command()
@@ -84,10 +85,10 @@ def rollback(
 ) -> None:
     """Give a stage back to the version that held it before."""
     world, loaded = _open(params)
-    from pipeline.wiring import move_back
+    from pipeline.deeds import move_back
 
     record = move_back(world, loaded, stage, by=by or world.actor, reason=reason, to=to, leaving=leaving)
-    _print(record, json, _release_lines)
+    _print(record, json, rendering.release_lines)
 
 
 @app.command()
@@ -96,7 +97,7 @@ def releases(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
     world, loaded = _open(params)
     from pipeline.steps.releases import releases as listing
 
-    _print(listing(loaded.model.name, ledger=world.ledger, registry=world.registry), json, _releases_lines)
+    _print(listing(loaded.model.name, ledger=world.ledger, registry=world.registry), json, rendering.releases_lines)
 
 
 @app.command()
@@ -109,7 +110,7 @@ def history(
     world, loaded = _open(params)
     from pipeline.steps.history import history as listing
 
-    _print(listing(loaded.model.name, stage, ledger=world.ledger), json, _history_lines)
+    _print(listing(loaded.model.name, stage, ledger=world.ledger), json, rendering.history_lines)
 
 
 @app.command()
@@ -137,7 +138,7 @@ def status(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
         "last run": last.key if last else None,
         "prefect": server.ui if server else None,
     }
-    _print(found, json, _mapping_lines)
+    _print(found, json, rendering.mapping_lines)
 
 
 @audit.command("show")
@@ -148,7 +149,7 @@ def audit_show(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json = F
 
     stages = loaded.release.stages
     lineage = show(version, model=loaded.model.name, ledger=world.ledger, archive=world.archive, stages=stages)
-    _print(lineage, json, _lineage_lines)
+    _print(lineage, json, rendering.lineage_lines)
 
 
 @audit.command("verify")
@@ -166,7 +167,7 @@ def audit_verify(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json =
         stages=loaded.release.stages,
         root=world.git.root,
     )
-    _print(report, json, _audit_lines)
+    _print(report, json, rendering.audit_lines)
     raise typer.Exit(0 if report.ok else 1)
 
 
@@ -185,7 +186,7 @@ def audit_at(
     from pipeline.steps.audit import at
 
     when = instant(date, loaded.schedule.timezone)
-    _print(at(loaded.model.name, stage, when, ledger=world.ledger, stages=loaded.release.stages), json, _at_lines)
+    _print(at(loaded.model.name, stage, when, ledger=world.ledger, stages=loaded.release.stages), json, rendering.at_lines)
 
 
 @app.command()
@@ -197,9 +198,9 @@ def ask(
 ) -> None:
     """Let what holds a stage answer once."""
     world, loaded = _open(params)
-    from pipeline.wiring import ask_release
+    from pipeline.deeds import ask_release
 
-    _print(ask_release(world, loaded, stage, text), json, _mapping_lines)
+    _print(ask_release(world, loaded, stage, text), json, rendering.mapping_lines)
 
 
 @app.command()
@@ -249,7 +250,8 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> N
     """Open MLflow's pages on the project's store, on loopback, until stopped."""
     import os
 
-    from pipeline.wiring import World, mlflow_ui_command
+    from pipeline.deeds import mlflow_ui_command
+    from pipeline.wiring import World
 
     command = mlflow_ui_command(World.here(), port)
     os.execv(command[0], command)
@@ -317,80 +319,6 @@ def _print(value: Any, as_json: bool, lines: Any) -> None:
     else:
         for line in lines(value):
             print(line)
-
-
-def _outcome_lines(outcome: Any) -> list[str]:
-    title = f"{outcome.run}: {outcome.ending}" + (f" as version {outcome.version}" if outcome.version else "")
-    if outcome.promoted_to:
-        title += f", promoted to {outcome.promoted_to} by policy"
-    rows = [title, *(f"  {fact}" for fact in outcome.facts)]
-    rows += [f"  no: {reason}" for reason in outcome.reasons if reason not in outcome.facts]
-    return rows + [f"  {name}: {target}" for name, target in outcome.links.items()]
-
-
-def _release_lines(record: Any) -> list[str]:
-    verb = "now held by" if record.changed else "already held by"
-    before = f" (before: version {record.previous})" if record.previous and record.changed else ""
-    return [f"{record.model} {record.stage}: {verb} version {record.version}{before}"]
-
-
-def _releases_lines(rows: Any) -> list[str]:
-    from pipeline.terminal import table
-
-    return table(
-        [
-            {
-                "version": row.version,
-                "holds": ", ".join(row.stages) or "-",
-                "registered": f"{row.registered_at:%Y-%m-%d %H:%M}",
-                "by": row.registered_by,
-                "marks": ", ".join(name for name in ("dirty", "revoked", "missing") if getattr(row, name)) or "-",
-                "scores": row.metrics,
-            }
-            for row in rows
-        ]
-    )
-
-
-def _history_lines(rows: Any) -> list[str]:
-    return [f"{row.event.sequence:4}  {row.event.at:%Y-%m-%d %H:%M:%S}  {row.sentence}" for row in rows] or ["nothing yet"]
-
-
-def _mapping_lines(found: dict[str, Any]) -> list[str]:
-    from pipeline.terminal import mapping
-
-    return mapping(found)
-
-
-def _lineage_lines(lineage: Any) -> list[str]:
-    from pipeline.terminal import mapping
-
-    held = f", holds {', '.join(lineage.stages)}" if lineage.stages else ""
-    rows = [f"{lineage.model} version {lineage.version}{held}"]
-    rows += [f"  {e.at:%Y-%m-%d %H:%M:%S} {e.event} {e.stage or ''} by {e.actor}: {e.reason}" for e in lineage.events]
-    for node in lineage.nodes:
-        rows.append(f"{'  ' * (node.depth + 1)}{node.kind} {node.digest[:12]}")
-        rows += [f"{'  ' * (node.depth + 3)}{line}" for line in mapping(node.facts)]
-    return rows
-
-
-def _audit_lines(report: Any) -> list[str]:
-    rows = [f"{'ok    ' if c.ok else 'BROKEN'} {c.name}: {c.detail}" for c in report.checks]
-    verdict = "verified" if report.ok else "BROKEN"
-    return [*rows, f"{report.model} version {report.version}: {verdict}"]
-
-
-def _at_lines(found: Any) -> list[str]:
-    if found.version is None or found.event is None:
-        return [f"{found.model} {found.stage} at {found.at}: nobody"]
-    event, until = found.event, found.until
-    rows = [f"{found.model} {found.stage} at {found.at}: version {found.version}"]
-    rows.append(
-        f"  since {event.at:%Y-%m-%d %H:%M:%S %Z}: {event.event} by {event.actor}, {event.reason!r} (event {event.sequence})"
-    )
-    if until is not None:
-        rows.append(f"  until {until.at:%Y-%m-%d %H:%M:%S %Z}: {until.event} by {until.actor}, {until.reason!r}")
-    return rows
 
 
 if __name__ == "__main__":

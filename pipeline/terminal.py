@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.ports import Progress
+if TYPE_CHECKING:  # the command line imports this module, and must answer --help at once
+    from pipeline.ports import Progress
 
 _PLAIN_SECONDS = 5.0
 

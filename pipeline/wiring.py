@@ -1,5 +1,5 @@
 """The composition root: the only module that picks backends. World: the stores of one project. Below it, the step functions
-bound to a run's folder, which `dvc repro` and the flow share, and the deeds that end a run.
+bound to a run's folder, which `dvc repro` and the flow share. What ends a run, and what moves a stage, is deeds.py's.
 
 No decision is made here, and nothing heavy is imported before it is used.
 """
@@ -7,9 +7,7 @@ No decision is made here, and nothing heavy is imported before it is used.
 from __future__ import annotations
 
 import getpass
-import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,19 +16,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.domain.data import Snapshot, Splits, Task, ValidationReport
-from pipeline.domain.gating import GateDecision, Outcome
-from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.domain.data import Snapshot, Splits, ValidationReport
+from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import describe_files
-from pipeline.domain.release import ModelVersion, ReleaseRecord, holder, version_record
-from pipeline.errors import Broken, Misuse, Tampered
+from pipeline.domain.release import holder, version_record
+from pipeline.errors import Misuse, Tampered
 from pipeline.ports import Archive, Ledger, Progress, Registry, Tracker, silent
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
 
 if TYPE_CHECKING:
     from pipeline.backends.git import Git
-    from pipeline.backends.run_folder import KeptRun, RunFolder
+    from pipeline.backends.run_folder import RunFolder
     from pipeline.params import Params
 
 STEPS = ("validate", "split", "train", "evaluate")
@@ -113,9 +110,6 @@ def find_base(world: World, workspace: Workspace, params: Params) -> Path:
     relative = params.model.base.startswith(("./", "../"))
     in_commit = relative and (workspace.root / params.model.base).is_dir()
     return locate_base(params.model, root=workspace.root if in_commit else world.project.root)
-
-
-# --- the steps, bound to a run's folder -------------------------------------------------------------------------------
 
 
 def run_ingest(
@@ -239,185 +233,3 @@ def _evaluate(world: World, workspace: Workspace, params: Params, progress: Prog
         out=workspace.evaluation,
         progress=progress,
     )
-
-
-# --- the deeds that end a run -----------------------------------------------------------------------------------------
-
-
-def run_gate(workspace: Workspace, params: Params) -> GateDecision:
-    """Decide on the candidate, and write the decision and the report page beside each other."""
-    from pipeline.steps.gate import gate
-    from pipeline.steps.report import report
-
-    training, evaluation = TrainingRun.read(workspace.training_record), EvaluationReport.read(workspace.evaluation_record)
-    _check_chain(workspace, training, evaluation)
-    decision = gate(evaluation, training, params.gate)
-    decision.write(workspace.decision_record)
-    page = report(
-        decision,
-        evaluation,
-        training,
-        snapshot=Snapshot.read(workspace.snapshot_record),
-        validation=ValidationReport.read(workspace.validation_record),
-        splits=Splits.read(workspace.splits_record),
-        champion=Champion.read(workspace.champion_record),
-        predictions=workspace.evaluation / "predictions.parquet",
-        curves=workspace.training / "curves.jsonl",
-        test=workspace.splits / "test.parquet",
-    )
-    workspace.report_page.write_text(page, encoding="utf-8")
-    return decision
-
-
-def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: EvaluationReport) -> None:
-    """Each record must be of the one before it. Stages may have been brought back rather than run, so nothing else ensures it."""
-    splits, champion = Splits.read(workspace.splits_record), Champion.read(workspace.champion_record)
-    for name, named, there in (
-        ("evaluation of training", evaluation.training, training.digest),
-        ("evaluation of champion", evaluation.champion, champion.digest),
-        ("evaluation of splits", evaluation.splits, splits.digest),
-        ("training of splits", training.splits, splits.digest),
-        ("splits of validation", splits.validation, ValidationReport.read(workspace.validation_record).digest),
-        ("splits of snapshot", splits.snapshot, Snapshot.read(workspace.snapshot_record).digest),
-    ):
-        if named != there:
-            what = f"the {name} names {named[:12]}, but {there[:12]} lies in the run's folder"
-            raise Broken(what, where=str(workspace.root), fix="remove .dvc/cache/runs and run again")
-
-
-def log_evidence(workspace: Workspace, tracker: Tracker) -> None:
-    """Put the run's pages, records and final scores where MLflow's readers look for them."""
-    for page in (workspace.report_page, workspace.validation / "validation.html"):
-        tracker.log_file(page, "reports")
-    tracker.log_folder(workspace.validation / "data_docs", "reports/data_docs")
-    for record in _records(workspace):
-        tracker.log_file(record, "records")
-    scores: dict[str, float] = json.loads((workspace.evaluation / "metrics.json").read_text())
-    tracker.log_metrics(flat(scores))
-    decision = GateDecision.read(workspace.decision_record)
-    training = TrainingRun.read(workspace.training_record)
-    tracker.set_tags(
-        {
-            "tuneline.verdict": decision.verdict,
-            "tuneline.decision": decision.digest,
-            "tuneline.training": training.digest,
-            "tuneline.adapter": training.adapter_digest,
-            "tuneline.snapshot": Splits.read(workspace.splits_record).snapshot,
-        }
-    )
-
-
-def replay_curves(workspace: Workspace, tracker: Tracker) -> None:
-    """Give a tracked run the curves of a training that was not repeated but brought back."""
-    for line in (workspace.training / "curves.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        step = int(row.pop("step"))
-        tracker.log_metrics({k: float(v) for k, v in row.items() if isinstance(v, int | float)}, step=step)
-
-
-def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: bool) -> ModelVersion | None:
-    """Push a kept run's data and, if the gate passed it, register it. Safe to repeat, so a killed run is finished by the next."""
-    from pipeline.backends.dvc import DvcStore
-    from pipeline.backends.mlflow import log_released_model
-    from pipeline.backends.run_folder import open_kept
-    from pipeline.serving.released_shape import MODEL_FILE, signature
-    from pipeline.serving.released_shape import settings as model_settings
-    from pipeline.steps.register import register
-
-    workspace = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
-    store = DvcStore(workspace, world.project, remote=world.settings.dvc_remote)
-    store.push()
-    store.close()
-    decision = GateDecision.read(workspace.decision_record)
-    if decision.verdict is not Outcome.PASSED:
-        return None
-    training = TrainingRun.read(workspace.training_record)
-    shape = model_settings(params.model, max_new_tokens=params.evaluate.max_new_tokens)
-    source = log_released_model(
-        run_id,
-        adapter=workspace.training / "adapter",
-        code=MODEL_FILE,
-        package=Path(__file__).parent,
-        settings={**shape, "root": str(world.project.root)},
-        signature=signature(params.model.task),
-        metadata={"tuneline_run": kept.key, "tuneline_adapter": training.adapter_digest},
-    )
-    return register(
-        decision,
-        training,
-        EvaluationReport.read(workspace.evaluation_record),
-        name=params.model.name,
-        run_id=run_id,
-        commit=kept.commit,
-        tag=kept.tag,
-        dirty=dirty,
-        source=source,
-        actor=world.actor,
-        reason="the gate passed it",
-        registry=world.registry,
-        ledger=world.ledger,
-    )
-
-
-def move_to(world: World, params: Params, version: str, stage: str, *, by: str, reason: str) -> ReleaseRecord:
-    """Promote; see steps/promote.py."""
-    from pipeline.steps.promote import promote
-
-    model, stages = params.model.name, params.release.stages
-    return promote(version, stage, by, reason, model=model, stages=stages, registry=world.registry, ledger=world.ledger)
-
-
-def move_back(
-    world: World, params: Params, stage: str, *, by: str, reason: str, to: str | None = None, leaving: str | None = None
-) -> ReleaseRecord:
-    """Roll back; see steps/rollback.py."""
-    from pipeline.steps.rollback import rollback
-
-    model = params.model.name
-    return rollback(stage, by, reason, model=model, to=to, leaving=leaving, registry=world.registry, ledger=world.ledger)
-
-
-def ask_release(world: World, params: Params, stage: str, text: str) -> dict[str, Any]:
-    """Load what holds a stage, strictly, and let it answer once."""
-    from pipeline.backends.mlflow import answer_once
-
-    model = params.model.name
-    version = holder(world.ledger.events(model), stage)
-    if version is None:
-        raise Misuse(f"nothing of {model} holds {stage}", fix=f"tuneline promote VERSION --to {stage} --reason …")
-    world.registry.artifacts(model, version)
-    column = "text" if params.model.task is Task.CLASSIFY else "prompt"
-    answer = answer_once(model, version, {column: text}, root=world.project.root)
-    return {"release": f"{model}@{version}", "stage": stage, **answer}
-
-
-def mlflow_ui_command(world: World, port: int) -> list[str]:
-    """The command that shows MLflow's pages on the project's embedded store. Raises Misuse where a server is configured."""
-    if world.settings.mlflow_uri is not None:
-        raise Misuse("MLflow runs elsewhere (TUNELINE_MLFLOW_URI)", fix="open that address in a browser")
-    store = f"sqlite:///{world.project.mlflow_db}"
-    options = ["--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return [sys.executable, "-m", "mlflow", "server", *options]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested numbers as `a.b: value`."""
-    result: dict[str, float] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float):
-            result[f"{prefix}{key}"] = float(value)
-    return result
-
-
-def _records(workspace: Workspace) -> list[Path]:
-    return [
-        workspace.snapshot_record,
-        workspace.validation_record,
-        workspace.splits_record,
-        workspace.champion_record,
-        workspace.training_record,
-        workspace.evaluation_record,
-        workspace.decision_record,
-    ]

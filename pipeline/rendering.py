@@ -1,0 +1,75 @@
+"""Results as lines for people, one function a kind of result. Nothing is printed here, and nothing is decided."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.terminal import mapping, table
+
+
+def outcome_lines(outcome: Any) -> list[str]:
+    title = f"{outcome.run}: {outcome.ending}" + (f" as version {outcome.version}" if outcome.version else "")
+    if outcome.promoted_to:
+        title += f", promoted to {outcome.promoted_to} by policy"
+    rows = [title, *(f"  {fact}" for fact in outcome.facts)]
+    rows += [f"  no: {reason}" for reason in outcome.reasons if reason not in outcome.facts]
+    return rows + [f"  {name}: {target}" for name, target in outcome.links.items()]
+
+
+def release_lines(record: Any) -> list[str]:
+    verb = "now held by" if record.changed else "already held by"
+    before = f" (before: version {record.previous})" if record.previous and record.changed else ""
+    return [f"{record.model} {record.stage}: {verb} version {record.version}{before}"]
+
+
+def releases_lines(rows: Any) -> list[str]:
+    return table(
+        [
+            {
+                "version": row.version,
+                "holds": ", ".join(row.stages) or "-",
+                "registered": f"{row.registered_at:%Y-%m-%d %H:%M}",
+                "by": row.registered_by,
+                "marks": ", ".join(name for name in ("dirty", "revoked", "missing") if getattr(row, name)) or "-",
+                "scores": row.metrics,
+            }
+            for row in rows
+        ]
+    )
+
+
+def history_lines(rows: Any) -> list[str]:
+    return [f"{row.event.sequence:4}  {row.event.at:%Y-%m-%d %H:%M:%S}  {row.sentence}" for row in rows] or ["nothing yet"]
+
+
+def mapping_lines(found: dict[str, Any]) -> list[str]:
+    return mapping(found)
+
+
+def lineage_lines(lineage: Any) -> list[str]:
+    held = f", holds {', '.join(lineage.stages)}" if lineage.stages else ""
+    rows = [f"{lineage.model} version {lineage.version}{held}"]
+    rows += [f"  {e.at:%Y-%m-%d %H:%M:%S} {e.event} {e.stage or ''} by {e.actor}: {e.reason}" for e in lineage.events]
+    for node in lineage.nodes:
+        rows.append(f"{'  ' * (node.depth + 1)}{node.kind} {node.digest[:12]}")
+        rows += [f"{'  ' * (node.depth + 3)}{line}" for line in mapping(node.facts)]
+    return rows
+
+
+def audit_lines(report: Any) -> list[str]:
+    rows = [f"{'ok    ' if c.ok else 'BROKEN'} {c.name}: {c.detail}" for c in report.checks]
+    verdict = "verified" if report.ok else "BROKEN"
+    return [*rows, f"{report.model} version {report.version}: {verdict}"]
+
+
+def at_lines(found: Any) -> list[str]:
+    if found.version is None or found.event is None:
+        return [f"{found.model} {found.stage} at {found.at}: nobody"]
+    event, until = found.event, found.until
+    rows = [f"{found.model} {found.stage} at {found.at}: version {found.version}"]
+    rows.append(
+        f"  since {event.at:%Y-%m-%d %H:%M:%S %Z}: {event.event} by {event.actor}, {event.reason!r} (event {event.sequence})"
+    )
+    if until is not None:
+        rows.append(f"  until {until.at:%Y-%m-%d %H:%M:%S %Z}: {until.event} by {until.actor}, {until.reason!r}")
+    return rows
