@@ -60,11 +60,10 @@ def running(project: Project) -> Server | None:
         noted = json.loads(_note(project).read_text())
         process = psutil.Process(noted["pid"])
         # A pid alone may have been given to someone else since.
-        if abs(process.create_time() - noted["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE:
-            return Server(noted["api"], noted["pid"])
+        ours = abs(process.create_time() - noted["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return Server(noted["api"], noted["pid"]) if ours else None
     except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
-        pass
-    return None
+        return None
 
 
 def stop(project: Project) -> bool:

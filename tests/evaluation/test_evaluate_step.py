@@ -158,6 +158,7 @@ def _check(world: World, model: ModelParams = MODEL, champion_adapter: Path | No
 
 
 def test_what_belongs_together_is_let_through(world: World) -> None:
+    assert world.champion.version is not None
     _check(world)
     _check(without_champion(world), champion_adapter=world.root / "nowhere")
 
