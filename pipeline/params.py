@@ -1,7 +1,7 @@
 """params.yaml as frozen models, one section a step. What each key means stands beneath it.
 
-Only the shape lives here; reading the file safely, and saying everything that is wrong with it at once, is load_params'
-work at the bottom. No defaults come from the environment: what a run did is in its params.
+Only the shape lives here; reading the file safely, and saying everything that is wrong with it at once, is
+backends/params_file.py's work. No defaults come from the environment: what a run did is in its params.
 """
 
 from __future__ import annotations
