@@ -21,8 +21,18 @@ class Workspace:
 
     @property
     def snapshot(self) -> Path:
-        """Folder: snapshot.json, shards/, quarantine/ (see domain/data.py)."""
+        """Folder: snapshot.json, shards/, quarantine/, README.md, statistics/ (see domain/data.py)."""
         return self.root / "data" / "snapshot"
+
+    @property
+    def frozen(self) -> Path:
+        """Folder: frozen.json and sides/, the sides that earlier runs gave to groups."""
+        return self.root / "data" / "frozen"
+
+    @property
+    def reserved(self) -> Path:
+        """Folder: reserved.json and shards/, rows that are never trained on."""
+        return self.root / "data" / "reserved"
 
     @property
     def champion(self) -> Path:
@@ -35,8 +45,13 @@ class Workspace:
         return self.root / "work" / "validate"
 
     @property
+    def curation(self) -> Path:
+        """Folder: curation.json, curation.html, dropped.parquet, and lists for review."""
+        return self.root / "work" / "curate"
+
+    @property
     def splits(self) -> Path:
-        """Folder: splits.json, train.parquet, eval.parquet, test.parquet."""
+        """Folder: splits.json, leaks.parquet, sides/, and train/, eval/, test/ with a file for each shard."""
         return self.root / "work" / "split"
 
     @property
@@ -65,6 +80,18 @@ class Workspace:
     @property
     def validation_record(self) -> Path:
         return self.validation / "validation.json"
+
+    @property
+    def frozen_record(self) -> Path:
+        return self.frozen / "frozen.json"
+
+    @property
+    def reserved_record(self) -> Path:
+        return self.reserved / "reserved.json"
+
+    @property
+    def curation_record(self) -> Path:
+        return self.curation / "curation.json"
 
     @property
     def splits_record(self) -> Path:
@@ -125,3 +152,23 @@ class Project:
     @property
     def locks(self) -> Path:
         return self.state / "locks"
+
+    @property
+    def staging(self) -> Path:
+        """Where archives are unpacked and remote rows are put before they are read; emptied after each ingest."""
+        return self.state / "staging"
+
+    @property
+    def scratch(self) -> Path:
+        """Temporary files of large computations; nothing here outlives the process that made it."""
+        return self.state / "scratch"
+
+    @property
+    def index(self) -> Path:
+        """Which record lies in which shard, by keyed digest; can be made again at any time."""
+        return self.state / "index"
+
+    @property
+    def key(self) -> Path:
+        """The project's secret for keyed digests, readable by its owner alone."""
+        return self.state / "key"

@@ -1,8 +1,9 @@
 """The nouns of data: example, snapshot, validation report, splits. Pure values; reading and writing is done elsewhere.
 
 A snapshot folder (`data/snapshot/`) holds `snapshot.json` (the Snapshot record), `shards/<sha256[:16]>.parquet` (columns of
-`EXAMPLE_COLUMNS`) and `quarantine/<sha256[:16]>.jsonl` (one QuarantinedRow a line). Shards are append-only: a later
-snapshot keeps every earlier shard, byte for byte.
+`EXAMPLE_COLUMNS`), `quarantine/<sha256[:16]>.jsonl` (one QuarantinedRow a line), and what describes it: `README.md` (the dataset
+card) and `statistics/`. Shards are append-only: a later snapshot keeps every earlier shard, byte for byte, but for the rows
+that were forgotten on request.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 
 from pipeline.domain.record import FileDigest, Record, Value, canonical_json, digest_value
 
-EXAMPLE_COLUMNS = ("id", "group", "input", "output", "meta", "source", "line")
+EXAMPLE_COLUMNS = ("id", "group", "input", "output", "meta", "source", "line", "kind")
 
 
 class Task(StrEnum):
@@ -21,6 +22,38 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     CLASSIFY = "classify"
+
+
+class ExampleKind(StrEnum):
+    """What an example teaches, and so what its `input` and `output` hold; the table in docs/data.md says which formats give which.
+
+    A conversation is the canonical JSON of its messages `[{"content":…,"role":…},…]`, or, where tools are offered,
+    `{"messages":[…],"tools":[…]}`. Texts in `output` are as they are; everything else is canonical JSON.
+    """
+
+    ANSWER = "answer"
+    """input: a conversation; output: the assistant's answer."""
+    CALL = "call"
+    """input: a conversation; output: the assistant's message that calls tools, {"content":…,"tool_calls":[…]}."""
+    LABEL = "label"
+    """input: a text; output: its label."""
+    PREFERENCE = "preference"
+    """input: a conversation; output: {"chosen":[messages],"rejected":[messages]}, what follows it either way."""
+    FEEDBACK = "feedback"
+    """input: a conversation; output: {"answer":text,"good":true or false}."""
+    RANKING = "ranking"
+    """input: a conversation; output: {"answers":[texts, best first]}."""
+    TEXT = "text"
+    """input: empty; output: a document."""
+    PROMPT = "prompt"
+    """input: a conversation that waits for an answer; output: empty."""
+
+
+KINDS_OF_TASK: dict[Task, frozenset[ExampleKind]] = {
+    Task.GENERATE: frozenset(ExampleKind) - {ExampleKind.LABEL},
+    Task.CLASSIFY: frozenset({ExampleKind.LABEL}),
+}
+"""What a snapshot of a task may hold."""
 
 
 class Split(StrEnum):
@@ -36,8 +69,8 @@ class Example:
     id: 32 hex digits, from input and output only, so the same content has the same id wherever it comes from.
     group: 32 hex digits; examples of one group always land on the same side of the split. By default made of the input.
     input: for `classify` the text; for `generate` the canonical JSON of the prompt messages [{"content":…,"role":…},…].
-    output: the label, or the assistant's answer. meta: canonical JSON object of strings: what else the row said.
-    source: name of the file it came from. line: 1-based line (or row) there.
+    output: the label, or the assistant's answer; other kinds: see ExampleKind. meta: canonical JSON object of strings: what else
+    the row said. source: name of the file it came from. line: 1-based line (or row) there. kind: an ExampleKind.
     """
 
     id: str
@@ -47,6 +80,7 @@ class Example:
     meta: str
     source: str
     line: int
+    kind: str = ExampleKind.ANSWER
 
 
 def example_id(input: str, output: str) -> str:
@@ -72,7 +106,12 @@ class QuarantinedRow(Value):
 
 
 class SourceFile(Value):
-    """One ingested file: where each of its rows ended. read = accepted + duplicate + quarantined."""
+    """One ingested file: where each of its rows ended. read = accepted + duplicate + quarantined + forgotten.
+
+    origin: the entry of ingest.sources that it came by. license: an SPDX id, or what the entry says. watermark: for a query, the
+    greatest value of its watermark column; the next run asks for what is beyond. altered: rows that a rule changed, by rule
+    (`normalised`, `redacted.email`, …). forgotten: rows left out because they were forgotten on request before.
+    """
 
     name: str
     sha256: str
@@ -81,6 +120,11 @@ class SourceFile(Value):
     accepted: int
     duplicate: int
     quarantined: int
+    forgotten: int = 0
+    origin: str = ""
+    license: str | None = None
+    watermark: str | None = None
+    altered: dict[str, int] = {}
 
 
 class Shard(FileDigest):
@@ -92,7 +136,9 @@ class Shard(FileDigest):
 class Snapshot(Record):
     """A dataset at one time. `sources`, `shards` and `quarantine` hold everything since the first snapshot, oldest first.
 
-    fresh: how many of `sources`, the last ones, came with this snapshot: the newest batch.
+    fresh: how many of `sources`, the last ones, came with this snapshot: the newest batch. described: the dataset card and the
+    statistics. forgotten: accepted rows that were taken out of the shards on request since; the accepted rows of all sources =
+    rows + forgotten. tombstones: keyed digests of what may not come back, sorted.
     """
 
     kind: ClassVar[str] = "snapshot"
@@ -104,6 +150,9 @@ class Snapshot(Record):
     shards: tuple[Shard, ...]
     quarantine: tuple[Shard, ...]
     fresh: int = 0
+    described: tuple[FileDigest, ...] = ()
+    forgotten: int = 0
+    tombstones: tuple[str, ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -157,22 +206,121 @@ class ValidationReport(Record):
 
 
 class SplitFile(FileDigest):
+    """A Parquet file of examples; of a Splits record, the rows of one shard that fell to one side."""
+
     rows: int
 
 
+class RuleCount(Value):
+    """What one curation rule found. policy: what params say to do (drop, warn, block). found: rows it points at; dropped: those that
+    it took out of what is split. samples: a few of them, `source:line: reason`."""
+
+    rule: str
+    policy: str
+    found: int
+    dropped: int
+    samples: tuple[str, ...] = ()
+
+
+class Curation(Record):
+    """What the rules that look across rows said of a snapshot. Rows are named, not copied: dropped.parquet lists what is left out.
+
+    dropped: a Parquet file of columns id, rule, reason, other (the id of the row that it repeats or contradicts, or ''), in the
+    order of the snapshot, a row a dropped example. review: lists for people (suspected label errors and the like).
+    """
+
+    kind: ClassVar[str] = "curation"
+
+    snapshot: str
+    validation: str
+    params: dict[str, Any]
+    rules: tuple[RuleCount, ...]
+    checks: tuple[CheckResult, ...]
+    dropped: SplitFile
+    review: tuple[FileDigest, ...] = ()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return (self.snapshot, self.validation)
+
+    @property
+    def passed(self) -> bool:
+        return all(c.passed and c.error is None for c in self.checks)
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        return tuple(c for c in self.checks if not c.passed or c.error is not None)
+
+
+class SplitSide(Value):
+    """One side of the split: a file for each shard that has rows there, in the order of the snapshot."""
+
+    parts: tuple[SplitFile, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the side as a whole: of its parts' digests, in order."""
+        return digest_value([part.sha256 for part in self.parts])
+
+
 class Splits(Record):
-    """Where each example went. Made of the snapshot and the split params alone; only a validated snapshot is split."""
+    """Where each example went: the snapshot, less what curation left out, on three sides.
+
+    frozen: digest of the Frozen record whose sides were kept. reserved: digest of the Reserved record whose rows were kept out.
+    sides: which group went where, for the next run to keep. checks: leakage between what is trained on and what is held out.
+    leaks: a Parquet file of the rows that leaked (columns id, source, line, how, similarity, held_id, held_in, held_line).
+    """
 
     kind: ClassVar[str] = "splits"
 
     snapshot: str
     validation: str
+    curation: str
+    frozen: str
+    reserved: str
     params: dict[str, Any]
-    train: SplitFile
-    eval: SplitFile
-    test: SplitFile
+    train: SplitSide
+    eval: SplitSide
+    test: SplitSide
+    sides: tuple[SplitFile, ...]
+    leaks: SplitFile
+    checks: tuple[CheckResult, ...] = ()
     labels: tuple[str, ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:
-        return (self.snapshot, self.validation)
+        return (self.snapshot, self.validation, self.curation, self.frozen, self.reserved)
+
+    @property
+    def passed(self) -> bool:
+        return all(c.passed and c.error is None for c in self.checks)
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        return tuple(c for c in self.checks if not c.passed or c.error is not None)
+
+
+class Frozen(Record):
+    """The sides that earlier runs gave to groups, which no later run may change. Files: columns group (32 hex digits), side."""
+
+    kind: ClassVar[str] = "frozen"
+
+    splits: str | None = None
+    sides: tuple[SplitFile, ...] = ()
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return (self.splits,) if self.splits else ()
+
+
+class Reserved(Record):
+    """Rows that must never be trained on: benchmarks and the hand-kept edge cases, in shards like a snapshot's."""
+
+    kind: ClassVar[str] = "reserved"
+
+    sources: tuple[SourceFile, ...] = ()
+    shards: tuple[Shard, ...] = ()

@@ -13,6 +13,8 @@ class Ending(StrEnum):
     REGISTERED = "registered"
     REFUSED_BY_GATE = "refused by the gate"
     REFUSED_BY_VALIDATION = "refused by validation"
+    REFUSED_BY_CURATION = "refused by curation"
+    TAKEN_IN = "taken in"
     NOTHING_NEW = "nothing new"
 
 
@@ -30,4 +32,4 @@ class RunOutcome(Value):
 
     @property
     def said_no(self) -> bool:
-        return self.ending in (Ending.REFUSED_BY_GATE, Ending.REFUSED_BY_VALIDATION)
+        return self.ending in (Ending.REFUSED_BY_GATE, Ending.REFUSED_BY_VALIDATION, Ending.REFUSED_BY_CURATION)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.domain.data import Task
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    # Strict: "1e-4" is a string in YAML 1.1 and must be reported, not guessed at; an int where a float is due is fine.
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+from pipeline.params.curate import CurateParams as CurateParams
+from pipeline.params.curate import LeakParams as LeakParams
+from pipeline.params.curate import NearDuplicates as NearDuplicates
+from pipeline.params.curate import SplitParams as SplitParams
+from pipeline.params.ingest import CleanParams as CleanParams
+from pipeline.params.ingest import IngestParams as IngestParams
+from pipeline.params.ingest import Reading as Reading
+from pipeline.params.ingest import SourceParams as SourceParams
+from pipeline.params.section import Count, Fraction, Section, Share
 
 
 class ModelParams(Section):
@@ -47,21 +47,6 @@ class ModelParams(Section):
         return self
 
 
-class IngestParams(Section):
-    sources: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("inbox",)
-    """Files and folders, relative to the project. New files in a folder are picked up by the next run."""
-    format: Literal["auto", "chat", "prompt_completion", "alpaca", "classification"] = "auto"
-    """Shape of a row; auto tells it from the fields of the first row of each file."""
-    columns: dict[str, str] = {}
-    """Our field name: theirs, where a file names its fields otherwise, e.g. {text: question, label: intent}."""
-    group_by: str | None = None
-    """A metadata field whose equal values stay on one side of the split; default: equal prompts stay together."""
-    max_line_bytes: Annotated[int, Field(ge=1024, le=1 << 28)] = 1 << 20
-    """Longer rows are quarantined unread."""
-    max_depth: Annotated[int, Field(ge=2, le=500)] = 32
-    """Deeper JSON is quarantined unparsed."""
-
-
 class ValidateParams(Section):
     min_rows: Count = 50
     """Fewer accepted rows than this stop the run before any expectation is asked."""
@@ -75,19 +60,6 @@ class ValidateParams(Section):
     """classify: the only labels allowed; default: any."""
     min_rows_per_label: Annotated[int, Field(ge=0)] = 2
     """classify: a label with fewer rows can be neither learned nor measured."""
-
-
-class SplitParams(Section):
-    eval: Share = 0.05
-    test: Share = 0.15
-    salt: str = "tuneline"
-    """Changing it reshuffles all sides once: the old test split is then worth nothing as a held-out set."""
-
-    @model_validator(mode="after")
-    def _check_shares(self) -> SplitParams:
-        if self.eval + self.test > 0.9:
-            raise ValueError("eval + test leave less than a tenth for train")
-        return self
 
 
 class TrainParams(Section):
@@ -174,7 +146,9 @@ class Params(Section):
 
     model: ModelParams
     ingest: IngestParams = IngestParams()
+    clean: CleanParams = CleanParams()
     validate_: Annotated[ValidateParams, Field(alias="validate")] = ValidateParams()
+    curate: CurateParams = CurateParams()
     split: SplitParams = SplitParams()
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()

@@ -1,0 +1,67 @@
+"""The sections `curate` and `split`: what is asked across the rows of a snapshot, and who learns and who is held out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.params.ingest import SourceParams, SourceShares
+from pipeline.params.section import Count, Policy, Section, Share
+
+
+class NearDuplicates(Section):
+    policy: Literal["off", "warn", "drop"] = "off"
+    """drop keeps the earliest row of those that are alike."""
+    threshold: Annotated[float, Field(ge=0.3, le=1)] = 0.8
+    """Jaccard similarity of character shingles from which two rows are near duplicates."""
+
+
+class CurateParams(Section):
+    near_duplicates: NearDuplicates = NearDuplicates()
+    contradictions: Policy = "warn"
+    """The same prompt with different answers; drop leaves all of them out."""
+    consistency: Literal["off", "warn", "block"] = "warn"
+    """Answers of one dataset in several shapes (some JSON and some not), and answers far from the others in style."""
+    max_input_tokens: Count | None = None
+    """Longer inputs are left out, counted in tokens of the base."""
+    max_output_tokens: Count | None = None
+    shares: SourceShares = SourceShares()
+    label_errors: Literal["off", "list"] = "off"
+    """classify: list the labels that cross-validated models disagree with, the most suspicious first. Nothing is dropped."""
+
+
+class LeakParams(Section):
+    """What becomes of rows to train on that repeat rows held out (eval, test, benchmarks, edge cases)."""
+
+    exact: Policy = "block"
+    """Equal but for case, white space and punctuation."""
+    ngram: Policy = "block"
+    """A held-out text of which a share of the word n-grams stands in the row."""
+    near: Policy = "block"
+    """Alike by `near_threshold`."""
+    ngram_words: Annotated[int, Field(ge=3, le=50)] = 13
+    ngram_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    near_threshold: Annotated[float, Field(ge=0.3, le=1)] = 0.7
+
+
+class SplitParams(Section):
+    eval: Share = 0.05
+    test: Share = 0.15
+    salt: str = "tuneline"
+    """Drawn with for groups that are new; those of earlier runs stay where they are."""
+    stratify: str | None = None
+    """`label`, `source`, or a metadata field: each of its values gets its share of eval and test."""
+    max_test_rows: Count | None = None
+    """Once the test side holds so many rows it takes no new groups."""
+    benchmarks: Annotated[tuple[str | SourceParams, ...], Field(strict=False)] = ()
+    """Sets that must not be trained on."""
+    edge_cases: Annotated[tuple[str | SourceParams, ...], Field(strict=False)] = ()
+    """A hand-kept suite; rows that repeat one are never trained on."""
+    leaks: LeakParams = LeakParams()
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> SplitParams:
+        if self.eval + self.test > 0.9:
+            raise ValueError("eval + test leave less than a tenth for train")
+        return self

@@ -1,0 +1,80 @@
+"""The sections `ingest` and `clean`: where rows come from, how they are read, and what each row must meet on its way in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.params.section import Fraction, Section
+
+Format = Literal[
+    "auto",
+    "chat",
+    "sharegpt",
+    "prompt_completion",
+    "alpaca",
+    "classification",
+    "extraction",
+    "preference",
+    "feedback",
+    "ranking",
+    "text",
+    "prompt",
+]
+
+
+class Reading(Section):
+    """How the rows of a source are read. An entry of `sources` may say each of these for itself."""
+
+    format: Format = "auto"
+    """Shape of a row; auto tells it from the fields of the first row of each file."""
+    columns: dict[str, str] = {}
+    """Our field name: theirs, where a file names its fields otherwise, e.g. {text: question, label: intent}. Dots go deeper: a.b.0."""
+    group_by: str | None = None
+    """A metadata field whose equal values stay on one side of the split; default: equal prompts stay together."""
+    license: str | None = None
+    """Licence of the rows, an SPDX id such as CC-BY-4.0; clean.licenses says what is accepted."""
+
+
+class SourceParams(Reading):
+    """An entry of `ingest.sources` that says more than a path."""
+
+    path: str | None = None
+    """A file, a folder, a glob such as data/**/*.jsonl.zst, or an archive."""
+
+
+class IngestParams(Reading):
+    sources: Annotated[tuple[str | SourceParams, ...], Field(min_length=1, strict=False)] = ("inbox",)
+    """Files, folders and globs relative to the project, or entries with keys of their own (docs/data.md). New files are picked up
+    by the next run."""
+    max_line_bytes: Annotated[int, Field(ge=1024, le=1 << 28)] = 1 << 20
+    """Longer rows are quarantined unread."""
+    max_depth: Annotated[int, Field(ge=2, le=500)] = 32
+    """Deeper JSON is quarantined unparsed."""
+
+
+class CleanParams(Section):
+    """Rules that a row meets alone, as it comes in: what they change is counted by source, what they refuse goes to quarantine."""
+
+    unicode: Literal["nfc", "nfkc", "off"] = "nfc"
+    """Unicode normalisation of all texts."""
+    control_characters: Literal["strip", "refuse", "off"] = "strip"
+    """C0 and C1 controls but tab and line ends, and invisible direction marks."""
+    placeholders: Literal["off", "warn", "refuse"] = "warn"
+    """Answers with leftovers such as {{name}} or [INSERT DATE]."""
+    personal_data: Literal["off", "warn", "redact", "refuse"] = "off"
+    """What becomes of e-mail addresses, phone numbers, card numbers and the like; see docs/data.md for what can be found."""
+    secrets: Literal["off", "warn", "redact", "refuse"] = "warn"
+    """Keys, tokens and passwords."""
+    licenses: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """The only licences accepted (SPDX ids); default: any, and none."""
+
+
+class SourceShares(Section):
+    """Shares that no part of the data may exceed."""
+
+    origin: Fraction = 1.0
+    """Of all rows, the most that one entry of ingest.sources may hold."""
+    feedback: Fraction = 1.0
+    """Of all rows, the most that users' feedback may hold."""
