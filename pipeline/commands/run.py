@@ -1,0 +1,118 @@
+"""Runs and what they need: run, ingest, schedule, the local servers, the folder of a run, the doctor."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline import rendering
+from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world, show
+from pipeline.errors import Misuse
+
+if TYPE_CHECKING:
+    from pipeline.wiring import World
+
+
+def run(
+    sources: Annotated[list[str] | None, typer.Argument(help="Files or folders instead of those in params.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    as_of: Annotated[datetime | None, typer.Option(help="Leave files newer than this for later.")] = None,
+    json: Json = False,
+) -> None:
+    """Take in fresh data, tune, measure, gate and register a candidate. With nothing new it does nothing and says so."""
+    world, loaded = open_world(params)
+    use_prefect(world)
+    from flows.retrain import retrain
+
+    outcome = retrain(loaded.model.name, str(params.absolute()), tuple(absolute(s) for s in sources or ()), _aware(as_of))
+    show(outcome, json, rendering.outcome_lines)
+    raise typer.Exit(1 if outcome.said_no else 0)
+
+
+def worktree(
+    number: Annotated[int | None, typer.Argument(help="Run number; default: the newest.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Print the folder of a finished run, made again if it is gone: `dvc status` and `dvc repro` work there."""
+    world, loaded = open_world(params)
+    from pipeline.backends.run_folder import find_kept, open_kept
+
+    kept = find_kept(world.git, loaded.model.name, number)
+    print(open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote).root)
+
+
+def schedule(
+    params: ParamsFile = DEFAULT_PARAMS, cron: Annotated[str | None, typer.Option(help="Instead of the one in params.")] = None
+) -> None:
+    """Serve the retrain flow on the cron of params, until stopped."""
+    world, loaded = open_world(params)
+    use_prefect(world)
+    from flows.deployments import serve
+
+    serve(loaded.model.name, params.absolute(), cron or loaded.schedule.cron, loaded.schedule.timezone)
+
+
+def up() -> None:
+    """Start the project's own Prefect server, if it is not up, and say where its page is."""
+    from pipeline.wiring import World
+
+    print(use_prefect(World.here()).ui)
+
+
+def down() -> None:
+    """Stop the Prefect server that tuneline started."""
+    from flows.server import stop
+    from pipeline.wiring import World
+
+    print("stopped" if stop(World.here().project) else "was not running")
+
+
+def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> None:
+    """Open MLflow's pages on the project's store, on loopback, until stopped."""
+    import os
+
+    from pipeline.deeds import mlflow_ui_command
+    from pipeline.wiring import World
+
+    command = mlflow_ui_command(World.here(), port)
+    os.execv(command[0], command)
+
+
+def doctor(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
+    """Check the machine, the stores and the params; say how to fix what is wrong."""
+    from pipeline.doctor import examine
+    from pipeline.wiring import World
+
+    findings = examine(World.here(), params)
+    show(findings, json, lambda found: [f.line for f in found])
+    raise typer.Exit(0 if all(f.ok for f in findings) else 1)
+
+
+def step(name: str) -> None:
+    """Run one stage of dvc.yaml on the files of this folder. `dvc repro` calls it."""
+    from pipeline.terminal import reporter
+    from pipeline.wiring import World, read_params, run_step
+    from pipeline.workspace import Workspace
+
+    workspace = Workspace(Path.cwd())
+    run_step(World.here(), name, workspace, read_params(workspace.params), progress=reporter())
+
+
+def use_prefect(world: World) -> Any:
+    """The project's Prefect server, started if it is not up."""
+    from flows.server import use_server
+
+    return use_server(world.project, world.settings.prefect_api)
+
+
+def absolute(source: str) -> str:
+    if "://" in source:
+        raise Misuse(f"{source} is no file or folder", fix="copy the data here first; only local sources are read")
+    return str(Path(source).absolute())
+
+
+def _aware(when: datetime | None) -> datetime | None:
+    return when.astimezone() if when is not None else None
