@@ -6,13 +6,54 @@ Only signatures live here. A step never learns which tool answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.domain.data import CheckResult
+from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.release import Event, EventKind, ModelVersion
+from pipeline.params.ingest import IngestParams, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A regular file to ingest. name: what records call it, never an absolute path. kind: a value of curation.files.KINDS.
+
+    compressed: gzip or zstd around the whole file, as its name says. modified: seconds since 1970, of the file or of what it was
+    made from. reading: how its rows are read. origin: the entry of ingest.sources that it came by. license: of its rows.
+    watermark: see SourceFile. staged: `path` is a copy of ours in the staging folder, which no message should name.
+    """
+
+    path: Path
+    name: str
+    kind: str
+    compressed: bool
+    modified: float
+    reading: Reading = field(default_factory=Reading)
+    origin: str = ""
+    license: str | None = None
+    watermark: str | None = None
+    staged: bool = False
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return self.name if self.staged else str(self.path)
+
+
+class Sources(Protocol):
+    """Everything that ingest.sources name, as local files: folders walked, archives unpacked, queries and objects fetched."""
+
+    def find(self, params: IngestParams, *, root: Path, as_of: datetime | None, earlier: Sequence[SourceFile]) -> Iterator[Found]:
+        """The files to read, one after the other, in the order of the entries and, within one, of their names.
+
+        root: what paths are relative to. as_of: what is newer is left for later. earlier: what the parent snapshot has read;
+        what is certain to be the same (a query beyond its watermark, an object with the same ETag) need not be fetched again.
+        Staged files stay until the folder of the sources is removed by whoever made it. Raises BadInput for what cannot be read,
+        TryLater for what may be readable later; both may come after some files have been given.
+        """
+        ...
 
 
 class Expectations(Protocol):

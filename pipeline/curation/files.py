@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import BadInput, TryLater
+from pipeline.ports import Found as Found
 
 KINDS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 UNREAD = {".zip", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".tsv", ".xlsx", ".xls", ".arrow", ".feather", ".avro", ".pkl"}
@@ -26,17 +27,6 @@ _GZIP = b"\x1f\x8b"
 _BUFFER = 1 << 20
 # O_NONBLOCK: a FIFO that took the file's place must not hang us. O_NOFOLLOW: nor may a symlink lead elsewhere.
 _CAREFULLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A regular file to ingest. name: what records call it, never an absolute path. kind: a value of KINDS."""
-
-    path: Path
-    name: str
-    kind: str
-    compressed: bool
-    modified: float
 
 
 @dataclass(slots=True)
@@ -175,15 +165,15 @@ def _open(found: Found) -> BufferedReader:
     except FileNotFoundError:
         raise _changed(found) from None
     except OSError as error:
-        raise BadInput(f"this file cannot be read: {error.strerror}", where=str(found.path), fix="grant read access") from None
+        raise BadInput(f"this file cannot be read: {error.strerror}", where=found.where, fix="grant read access") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise BadInput("this is no regular file", where=str(found.path), fix="replace it by a copy of the data")
+        raise BadInput("this is no regular file", where=found.where, fix="replace it by a copy of the data")
     return BufferedReader(FileIO(descriptor, "rb"), _BUFFER)
 
 
 def _check_start(found: Found, start: bytes, size: int) -> None:
-    where = str(found.path)
+    where = found.where
     if start.startswith(_LFS):
         raise _lfs_error(found.path)
     if found.compressed and size and not start.startswith(_GZIP):
@@ -213,7 +203,7 @@ def _lfs_error(path: Path) -> BadInput:
 def _changed(found: Found) -> TryLater:
     return TryLater(
         "this file changed while it was read",
-        where=str(found.path),
+        where=found.where,
         fix="let its writer finish; write to a name ending in .part and rename when done",
     )
 

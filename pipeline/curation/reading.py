@@ -19,7 +19,7 @@ def read_rows(opened: Opened, params: IngestParams) -> Iterator[Row]:
 
     Raises BadInput when the file as a whole is not of its kind, or the disk cannot read it.
     """
-    where = str(opened.found.path)
+    where = opened.found.where
     line = 0
     try:
         for row in _rows(opened, params, where):

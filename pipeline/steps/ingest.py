@@ -94,7 +94,7 @@ def _fresh_files(sources: Sequence[Path], root: Path | None, as_of: datetime | N
 def _read_file(opened: Opened, intake: Intake, params: IngestParams, writer: BatchWriter, progress: Progress) -> SourceFile:
     tally, name = Tally(), opened.found.name
     try:
-        for item in intake.take(read_rows(opened, params), source=name, where=str(opened.found.path), tally=tally):
+        for item in intake.take(read_rows(opened, params), source=name, where=opened.found.where, tally=tally):
             if isinstance(item, Example):
                 writer.accept(item)
             else:
