@@ -189,13 +189,14 @@ def _as_text(value: Any) -> str:
 def _group_of(prompt: str | list[dict[str, str]]) -> str:
     """32 hex digits, the same for inputs that differ in case, white space or Unicode composition alone."""
     if isinstance(prompt, str):
-        folded = _fold(prompt)
+        folded = fold(prompt)
     else:
-        folded = "\x1e".join(f"{message['role']}\x1f{_fold(message['content'])}" for message in prompt)
+        folded = "\x1e".join(f"{message['role']}\x1f{fold(message['content'])}" for message in prompt)
     return hashlib.sha256(folded.encode()).hexdigest()[:32]
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
+    """The text without what makes no difference to a group: case, runs of white space, Unicode composition."""
     if text.isascii():
         return " ".join(text.lower().split())
     normal = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
