@@ -24,6 +24,9 @@ Format = Literal[
 ]
 
 
+Tag = Literal["role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"]
+
+
 class Reading(Section):
     """How the rows of a source are read. An entry of `sources` may say each of these for itself."""
 
@@ -31,6 +34,17 @@ class Reading(Section):
     """Shape of a row; auto tells it from the fields of the first row of each file."""
     columns: dict[str, str] = {}
     """Our field name: theirs, where a file names its fields otherwise, e.g. {text: question, label: intent}. Dots go deeper: a.b.0."""
+    constants: dict[str, str] = {}
+    """Fields, by our names, that every row lacks: what they hold, e.g. {system: You file support requests.}."""
+    tags: dict[Tag, str] = {}
+    """How messages spell their keys and roles, where neither role/content nor from/value is right: {role_tag: who, user_tag: client}."""
+    records: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Of a JSON document that is an object: keys of the arrays of rows, dots for deeper ones, * for every key. The key is kept as the
+    field `section`."""
+    header: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of the columns of a CSV file without a header, or of the places of rows that are JSON lists."""
+    sample_by: Literal["document", "paragraph", "line"] = "document"
+    """What makes a row of a plain text file: all of it, what empty lines part, or each line."""
     group_by: str | None = None
     """A metadata field whose equal values stay on one side of the split; default: equal prompts stay together."""
     license: str | None = None
