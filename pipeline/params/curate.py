@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.params.ingest import SourceParams, SourceShares
+from pipeline.params.ingest import SourceParams
 from pipeline.params.section import Count, Policy, Section, Share
 
 
@@ -17,18 +17,40 @@ class NearDuplicates(Section):
     """Jaccard similarity of character shingles from which two rows are near duplicates."""
 
 
+class Shares(Section):
+    """Shares that no part of the data may exceed."""
+
+    policy: Literal["warn", "drop", "block"] = "block"
+    """drop leaves out the newest rows of what is beyond its share."""
+    origin: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of all rows, the most that one entry of ingest.sources may hold."""
+    feedback: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of all rows, the most that users' feedback may hold."""
+
+
 class CurateParams(Section):
-    near_duplicates: NearDuplicates = NearDuplicates()
+    """Rules run in the order of these keys; each sees what those before it left."""
+
+    leave_out: str | None = None
+    """A reviewed CSV of the project with the column id, and reason if there is one: rows that a person wants left out."""
+    max_input_tokens: Count | None = None
+    """Longer inputs are left out, counted in tokens of the base without what the chat template adds."""
+    max_output_tokens: Count | None = None
+    """Longer outputs are left out. Labels are not counted."""
     contradictions: Policy = "warn"
     """The same prompt with different answers; drop leaves all of them out."""
+    repeats: Policy = "drop"
+    """The same prompt with the same answer but for case, white space and Unicode composition; drop keeps the earliest."""
+    near_duplicates: NearDuplicates = NearDuplicates()
+    shares: Shares = Shares()
     consistency: Literal["off", "warn", "block"] = "warn"
-    """Answers of one dataset in several shapes (some JSON and some not), and answers far from the others in style."""
-    max_input_tokens: Count | None = None
-    """Longer inputs are left out, counted in tokens of the base."""
-    max_output_tokens: Count | None = None
-    shares: SourceShares = SourceShares()
+    """Answers of one dataset in several shapes: some JSON and some not, other keys, another script."""
+    odd_answers: Literal["off", "list"] = "list"
+    """generate: list the answers that are far from the others in length or style, the oddest first. Nothing is dropped."""
     label_errors: Literal["off", "list"] = "off"
     """classify: list the labels that cross-validated models disagree with, the most suspicious first. Nothing is dropped."""
+    max_label_ratio: Annotated[float, Field(ge=1)] | None = None
+    """classify: how many times the rows of the rarest label the commonest may have; beyond it the run ends."""
 
 
 class LeakParams(Section):

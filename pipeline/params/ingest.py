@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.params.section import Fraction, Section
+from pipeline.params.section import Section
 
 Format = Literal[
     "auto",
@@ -83,12 +83,3 @@ class CleanParams(Section):
     """Keys, tokens and passwords."""
     licenses: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     """The only licences accepted (SPDX ids); default: any, and none."""
-
-
-class SourceShares(Section):
-    """Shares that no part of the data may exceed."""
-
-    origin: Fraction = 1.0
-    """Of all rows, the most that one entry of ingest.sources may hold."""
-    feedback: Fraction = 1.0
-    """Of all rows, the most that users' feedback may hold."""
