@@ -5,7 +5,7 @@ Only signatures live here. A step never learns which tool answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.release import Event, EventKind, ModelVersion
+from pipeline.domain.sightings import RunData
 from pipeline.params.ingest import IngestParams, Reading
 
 
@@ -173,6 +174,30 @@ class Archive(Protocol):
 
     def commit_problem(self, version: ModelVersion) -> str | None:
         """What is wrong with the commit that keeps the run, or with the tag that names it; None when whole."""
+        ...
+
+
+class PastRuns(Protocol):
+    """What the kept runs of a model say of their data, and the files behind it."""
+
+    def runs(self, model: str) -> tuple[RunData, ...]:
+        """Every kept run, also those kept as evidence only, by number."""
+        ...
+
+    def stored(self, md5: str) -> Path | None:
+        """A stored copy of a data file, unverified; None when there is none."""
+        ...
+
+
+class RecordIndex(Protocol):
+    """Which rows of a file bear a keyed digest. An index can be made again at any time; see domain/privacy.py for the digests."""
+
+    def add(self, name: str, table: Path) -> None:
+        """Index the rows of a Parquet file under `name`, unless they are: by id and, where the columns are there, by text."""
+        ...
+
+    def rows(self, name: str, digests: Iterable[str]) -> list[int]:
+        """Rows of what is indexed under `name` that any of `digests` names, in order. Raises Broken when it is not indexed."""
         ...
 
 

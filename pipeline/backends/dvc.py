@@ -155,7 +155,7 @@ class GitDvcArchive:
             ) from error
 
     def files(self, version: ModelVersion) -> Iterator[StoredFile]:
-        for path, md5 in self._tracked(version.commit):
+        for path, md5 in self.tracked(version.commit):
             copies = [_object_path(store, md5) for store in self._stores]
             # A lost file is named by the place where it belongs; whoever hashes it finds that it is not there.
             for stored in [copy for copy in copies if copy.exists()] or copies[:1]:
@@ -173,8 +173,8 @@ class GitDvcArchive:
         return (self._project.root / ".dvc" / "cache" / "files" / "md5", self._project.remote / "files" / "md5")
 
     def _index(self, commit: str) -> None:
-        for path, md5 in self._tracked(commit):
-            stored = self._find(md5)
+        for path, md5 in self.tracked(commit):
+            stored = self.find(md5)
             if path.endswith(".json") and stored is not None:
                 self._file(commit, stored.read_bytes(), str(stored))
         for path in self._git.list_files(commit, "work/release"):
@@ -186,7 +186,7 @@ class GitDvcArchive:
     def _file(self, commit: str, content: bytes, where: str) -> None:
         self._records[commit, digest_bytes(content)] = (content.decode("utf-8", "replace"), where)
 
-    def _tracked(self, commit: str) -> list[tuple[str, str]]:
+    def tracked(self, commit: str) -> list[tuple[str, str]]:
         """(path in the run folder, md5) of every file under DVC at a commit."""
         from ruamel.yaml import YAML
 
@@ -204,7 +204,7 @@ class GitDvcArchive:
     def _expand(self, path: str, md5: str) -> list[tuple[str, str]]:
         if not md5.endswith(".dir"):
             return [(path, md5)]
-        listing = self._find(md5)
+        listing = self.find(md5)
         try:
             rows = json.loads(listing.read_bytes()) if listing else []
         except ValueError:
@@ -212,7 +212,8 @@ class GitDvcArchive:
         # The listing itself is an object too: audit re-hashes it like any file, and so finds it lost or damaged.
         return [(f"{path}/", md5), *[(f"{path}/{row['relpath']}", row["md5"]) for row in rows]]
 
-    def _find(self, md5: str) -> Path | None:
+    def find(self, md5: str) -> Path | None:
+        """Where the bytes with this MD5 lie: in the cache, else in the embedded remote; None when in neither."""
         return next((found for store in self._stores if (found := _object_path(store, md5)).exists()), None)
 
 
