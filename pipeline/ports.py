@@ -57,6 +57,27 @@ class Sources(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Personal data or a secret within a text: text[start:end], and what it is (`email`, `phone`, `aws_key`, …)."""
+
+    start: int
+    end: int
+    type: str
+
+
+class Detector(Protocol):
+    """Finds personal data, or secrets, in texts. Has no state, and survives pickling, so that each worker can have one."""
+
+    def suspects(self, texts: str) -> bool:
+        """False when `texts`, joined by anything, certainly hold nothing: meant to cost next to nothing."""
+        ...
+
+    def find(self, text: str) -> list[Finding]:
+        """What stands in `text`, in its order, no two findings overlapping."""
+        ...
+
+
 class Expectations(Protocol):
     """Runs an expectation suite over a Parquet file. Results carry `error` when an expectation itself broke."""
 

@@ -31,6 +31,10 @@ class Code(StrEnum):
     BAD_CHAT = "bad_chat"
     UNSUPPORTED = "unsupported"
     NO_GROUP = "no_group"
+    CONTROL = "control"
+    PLACEHOLDER = "placeholder"
+    PERSONAL_DATA = "personal_data"
+    SECRET = "secret"
 
 
 MEANINGS: dict[Code, str] = {
@@ -54,7 +58,14 @@ MEANINGS: dict[Code, str] = {
     Code.BAD_CHAT: "messages in an order or with roles that make no dialogue ending in an answer",
     Code.UNSUPPORTED: "something valid that cannot be trained on yet, such as tool calls or image parts",
     Code.NO_GROUP: "the metadata field of ingest.group_by is absent",
+    Code.CONTROL: "a control character, an invisible one, or piled-up accents, which clean.control_characters refuses",
+    Code.PLACEHOLDER: "an answer with a leftover such as {{name}}, which clean.placeholders refuses",
+    Code.PERSONAL_DATA: "personal data, which clean.personal_data refuses; the text of the row is not kept",
+    Code.SECRET: "a key, token or password, which clean.secrets refuses; the text of the row is not kept",
 }
+
+WITHHELD = frozenset({Code.PERSONAL_DATA, Code.SECRET})
+"""Rows refused for these leave no text behind: their reason tells types and counts alone."""
 
 
 class Rejected(Exception):
