@@ -99,6 +99,8 @@ def load_base(path: Path, task: Task, labels: Sequence[str] = (), *, quantize: b
         except ValueError as error:
             raise Misuse(f"this base cannot do the task {task}: {error}", where=str(path)) from error
     _check_loaded(model, info, task, path)
+    if quantize:
+        _keep_plain_kernels(model)
     return (model if quantize else model.to(device())).eval()
 
 
@@ -140,6 +142,14 @@ def _nf4() -> Any:
         bnb_4bit_compute_dtype=torch.bfloat16 if half_precision() else torch.float32,
         llm_int8_skip_modules=HEADS_KEPT_WHOLE,
     )
+
+
+def _keep_plain_kernels(model: nn.Module) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes packs 4-bit weights anew for a bf16 kernel as soon as a layer is asked outside training:
+    other numbers than were trained on, and an error where a matrix is narrower than a block (measured with 0.50.2)."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _check_loaded(model: nn.Module, info: dict[str, Any], task: Task, path: Path) -> None:
