@@ -1,0 +1,133 @@
+"""Writes what describes a snapshot into its folder: statistics of each new shard, and the dataset card.
+
+A statistics file is made once, with its shard, and kept as long as the shard is; the card is made anew each time. The same
+snapshot makes the same bytes. Files in place may be links into the data store's cache, so they are replaced by rename.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field
+
+from pipeline.curation.card import card
+from pipeline.curation.shards import read_quarantine, read_tables, sync
+from pipeline.curation.statistics import COLUMNS, Statistics, add_up, count
+from pipeline.domain.data import Shard, Snapshot
+from pipeline.domain.record import FileDigest, Value, canonical_json, digest_bytes
+from pipeline.errors import Broken, Tampered
+
+CARD = "README.md"
+FOLDER = "statistics"
+
+_BATCH = 65_536
+Kind = TypeVar("Kind", "Statistics", "Refusals")
+
+
+class Refusals(Value):
+    """Of one quarantine file, or of several together: rows by reason code."""
+
+    codes: dict[str, int] = Field(default_factory=dict)
+
+
+def write_description(folder: Path, snapshot: Snapshot) -> tuple[FileDigest, ...]:
+    """Write statistics/ and README.md into the snapshot folder, and return their digests for `Snapshot.described`.
+
+    snapshot: as it will be written, but for `described`, which is still that of the parent: statistics files that it lists, and
+    that are what it says, are kept; all others are made from their shards. Statistics of shards that are gone are removed.
+    Raises Tampered when a shard is not what was recorded.
+    """
+    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    trusted = {file.path: file for file in snapshot.described}
+    counted: list[FileDigest] = []
+    shards: list[Statistics] = []
+    for shard in snapshot.shards:
+        known = _kept(folder, trusted.get(_path(shard)), Statistics)
+        statistics = known or count(read_tables(folder, [shard], COLUMNS, batch_rows=_BATCH))
+        shards.append(statistics)
+        counted.append(trusted[_path(shard)] if known else _put(folder, _path(shard), canonical_json(_plain(statistics)) + "\n"))
+    refused: list[Refusals] = []
+    for shard in snapshot.quarantine:
+        known_refusals = _kept(folder, trusted.get(_path(shard)), Refusals)
+        refusals = known_refusals or _count_refusals(folder, shard)
+        refused.append(refusals)
+        text = canonical_json(_plain(refusals)) + "\n"
+        counted.append(trusted[_path(shard)] if known_refusals else _put(folder, _path(shard), text))
+    listed = {file.path for file in counted}
+    for path in sorted((folder / FOLDER).iterdir()):
+        if f"{FOLDER}/{path.name}" not in listed:
+            path.unlink()
+    text = card(snapshot, add_up(shards), _sum(refused))
+    made = (_put(folder, CARD, text), *counted)
+    sync(folder / FOLDER)
+    sync(folder)
+    return made
+
+
+def read_description(folder: Path, snapshot: Snapshot) -> tuple[Statistics, dict[str, int]]:
+    """(statistics of all shards together, quarantined rows by code) of a snapshot that was described.
+
+    Raises Tampered when a file is missing or not what was recorded, Broken when a shard has none.
+    """
+    recorded = {file.path: file for file in snapshot.described}
+
+    def read(shards: Sequence[Shard], kind: type[Kind]) -> list[Kind]:
+        found = []
+        for shard in shards:
+            value = _kept(folder, recorded.get(_path(shard)), kind)
+            if value is None:
+                known = _path(shard) in recorded
+                problem = "is not what was recorded" if known else "was not made with this snapshot"
+                error: type[Broken] = Tampered if known else Broken
+                raise error(
+                    f"the statistics of a shard: the file {problem}",
+                    where=str(folder / _path(shard)),
+                    fix="run `dvc checkout`" if known else "the next `tuneline run` with fresh data makes it",
+                )
+            found.append(value)
+        return found
+
+    return add_up(read(snapshot.shards, Statistics)), _sum(read(snapshot.quarantine, Refusals))
+
+
+def _path(shard: Shard) -> str:
+    return f"{FOLDER}/{Path(shard.path).stem}.json"
+
+
+def _kept(folder: Path, file: FileDigest | None, kind: type[Kind]) -> Kind | None:
+    """What a recorded statistics file says, or None when it is not there as it was recorded."""
+    if file is None:
+        return None
+    try:
+        content = (folder / file.path).read_bytes()
+    except OSError:
+        return None
+    return kind.model_validate_json(content) if digest_bytes(content) == file.sha256 else None
+
+
+def _put(folder: Path, path: str, text: str) -> FileDigest:
+    content, final = text.encode(), folder / path
+    temporary = final.with_name(f".{final.name}.tmp")
+    temporary.write_bytes(content)
+    sync(temporary)
+    os.replace(temporary, final)
+    return FileDigest(path=path, sha256=digest_bytes(content), bytes=len(content))
+
+
+def _count_refusals(folder: Path, shard: Shard) -> Refusals:
+    return Refusals(codes=dict(sorted(Counter(row.code for row in read_quarantine(folder, [shard])).items())))
+
+
+def _sum(parts: Sequence[Refusals]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part.codes)
+    return dict(total)
+
+
+def _plain(value: Value) -> dict[str, object]:
+    return value.model_dump(mode="json")
