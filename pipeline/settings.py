@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     """URL of a Prefect API to use; default a local server that is started once and reused."""
     dvc_remote: str | None = None
     """Name of the DVC remote to push to; default the one in .dvc/config."""
+    record_key: SecretStr | None = None
+    """The secret of keyed digests, 64 hex digits; default a file in the state folder, made once (docs/forgetting.md)."""
     actor: str | None = None
     """Who is acting, where a command is not told with --by; default the login name."""
 

@@ -21,7 +21,7 @@ from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import describe_files
 from pipeline.domain.release import holder, version_record
 from pipeline.errors import Misuse, Tampered
-from pipeline.ports import Archive, Ledger, Progress, Registry, Tracker, silent
+from pipeline.ports import Archive, Ledger, PastRuns, Progress, RecordIndex, Registry, Tracker, silent
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
 
@@ -83,6 +83,25 @@ class World:
         from pipeline.backends.dvc import GitDvcArchive
 
         return GitDvcArchive(self.git, self.project)
+
+    @cached_property
+    def past_runs(self) -> PastRuns:
+        from pipeline.backends.past_runs import GitDvcPastRuns
+
+        return GitDvcPastRuns(self.git, self.project)
+
+    @cached_property
+    def record_key(self) -> bytes:
+        """The project's secret for keyed digests, made when first asked for."""
+        from pipeline.backends.record_key import project_key
+
+        return project_key(self.project.key, self.settings.record_key)
+
+    @cached_property
+    def record_index(self) -> RecordIndex:
+        from pipeline.backends.record_index import FileIndex
+
+        return FileIndex(self.project.index, self.record_key)
 
     @property
     def actor(self) -> str:

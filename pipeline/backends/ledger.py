@@ -66,7 +66,8 @@ class SqlLedger:
         at: datetime,
         record: str | None = None,
     ) -> Event:
-        check_words(actor=actor, reason=reason, model=model, version=version, stage=stage, leaves=leaves)
+        named = None if event is EventKind.ERASED else version
+        check_words(actor=actor, reason=reason, model=model, version=named, stage=stage, leaves=leaves)
         if at.tzinfo is None:
             raise Misuse("the time of an event needs its offset from UTC", where=at.isoformat())
         content: dict[str, Any] = {"model": model, "event": event, "version": version, "subject": subject, "record": record}

@@ -109,7 +109,7 @@ def index_shards(folder: Path, snapshot: Snapshot, index: Path, key: bytes, prog
 
 
 def build(table: Path, target: Path, key: bytes) -> None:
-    """Write the index of one Parquet file at `target`, by rename. Memory: one file's digests, 20 bytes each and as much to sort."""
+    """Write the index of one Parquet file at `target`, by rename. In memory: its digests, some 100 bytes each."""
     import pyarrow.parquet as pq
 
     digest = digester(key)

@@ -77,7 +77,8 @@ class Event(Record):
     sequence: 1, 2, 3 … without gaps within a model. previous: digest of the event before, GENESIS for the first.
     stage: for promoted and rolled_back. leaves: the version that held the stage before, where there was one; for a
     rollback it is always named, so that a retry after a crash finds its work done.
-    record: for registered, the ModelVersion's JSON itself, so that the ledger alone knows every version.
+    record: for registered, the ModelVersion's JSON itself, so that the ledger alone knows every version; for erased, that of the
+    Erasure (domain/erasure.py), which is the subject then, and `version` is empty: a record may be behind many versions, or none.
     """
 
     kind: ClassVar[str] = "event"
@@ -99,6 +100,8 @@ class Event(Record):
     def _check_record(self) -> Self:
         if self.record is not None and digest_bytes(self.record.encode()) != self.subject:
             raise ValueError("the record in the event is not the one that its subject names")
+        if (self.event is EventKind.ERASED) != (not self.version):
+            raise ValueError("an event names a version, unless it says what was erased")
         return self
 
     @property

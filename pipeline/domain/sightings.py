@@ -11,12 +11,12 @@ from typing import Self
 from pydantic import model_validator
 
 from pipeline.domain.record import Value
-from pipeline.domain.release import Event, holder, reigns, revoked, version_record
+from pipeline.domain.release import Event, EventKind, ModelVersion, holder, reigns, revoked
 
 
 class DataFile(Value):
-    """A Parquet or JSONL file of a kept run: its name in indexes (the first 16 digits of its SHA-256, or of what its rows are of),
-    the MD5 that the data store knows it by, and how many rows it has."""
+    """A Parquet or JSONL file of a kept run. name: the first 16 digits of its SHA-256; of a side's file, those of the shard that
+    its rows are of. md5: what the data store knows it by; empty when the run does not track it."""
 
     name: str
     md5: str
@@ -39,7 +39,7 @@ class RunData(Value):
     shards: tuple[DataFile, ...]
     quarantine: tuple[DataFile, ...] = ()
     reserved: tuple[DataFile, ...] = ()
-    sides: dict[str, tuple[DataFile, ...]] = {}
+    sides: dict[str, tuple[DataFile, ...]]
     dropped: DataFile | None = None
     leaked: DataFile | None = None
 
@@ -70,7 +70,7 @@ class RunSighting(Value):
     eval: int = 0
     test: int = 0
     reserved: int = 0
-    left_out: dict[str, int] = {}
+    left_out: dict[str, int]
 
 
 class ReleaseSighting(Value):
@@ -119,9 +119,9 @@ def release_sightings(events: Sequence[Event], runs: Sequence[RunSighting], stag
     named = tuple(dict.fromkeys([*stages, *sorted({e.stage for e in events if e.stage})]))
     gone = revoked(events)
     for event in events:
-        if event.record is None or event.event != "registered":
+        if event.record is None or event.event is not EventKind.REGISTERED:
             continue
-        run = by_tag.get(version_record(events, event.version).tag)
+        run = by_tag.get(ModelVersion.from_json(event.record).tag)
         if run is None:
             continue
         holds = tuple(stage for stage in named if holder(events, stage) == event.version)

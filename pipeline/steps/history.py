@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.domain.erasure import erasures
 from pipeline.domain.record import Value
 from pipeline.domain.release import Event, EventKind
 from pipeline.errors import Misuse
@@ -33,14 +34,25 @@ def _ends_reigns(event: Event) -> bool:
     return event.event in (EventKind.REVOKED, EventKind.ERASED)
 
 
+def _erasure(event: Event) -> str:
+    """The records themselves are in no event; their keyed digests tell one request from another."""
+    ((_, erasure),) = erasures([event])
+    what = f"{erasure.rows} row{'' if erasure.rows == 1 else 's'} (keyed:{erasure.tombstones[0]})"
+    behind = (
+        f", behind version{'' if len(erasure.versions) == 1 else 's'} {', '.join(erasure.versions)}" if erasure.versions else ""
+    )
+    return f"purged {what} and {len(erasure.files)} stored files{behind}" if erasure.purge else f"forgot {what}{behind}"
+
+
 def _sentence(event: Event) -> str:
     after = f" after {event.leaves}" if event.leaves else ""
+    if event.event is EventKind.ERASED:
+        return f"{event.actor} {_erasure(event)}: {event.reason}"
     said = {
         EventKind.REGISTERED: f"{event.actor} registered version {event.version}",
         EventKind.APPROVED: f"{event.actor} approved version {event.version} for {event.stage}",
         EventKind.PROMOTED: f"{event.actor} promoted version {event.version} to {event.stage}{after}",
         EventKind.ROLLED_BACK: f"{event.actor} rolled {event.stage} back from {event.leaves} to {event.version}",
         EventKind.REVOKED: f"{event.actor} revoked version {event.version}",
-        EventKind.ERASED: f"{event.actor} erased data behind version {event.version}",
     }[event.event]
     return f"{said}: {event.reason}"

@@ -1,0 +1,81 @@
+"""What was erased on request: the tombstones that keep a record out, and the stored files that were taken away with it.
+
+An erased event of the ledger carries an Erasure as its record. It holds keyed digests and digests of files, never the record.
+Pure: events in, answers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+from pipeline.domain.privacy import key_check
+from pipeline.domain.record import Record, Value
+from pipeline.domain.release import Event, EventKind
+from pipeline.errors import Broken
+
+
+class ErasedFile(Value):
+    """A file that held the record and was taken away. path: its place in a run's folder, or among a run's artifacts.
+
+    md5: what the data store named it by; empty for an artifact.
+    """
+
+    path: str
+    sha256: str
+    md5: str = ""
+
+
+class Erasure(Record):
+    """One request to forget. tombstones: keyed digests that may not come back, sorted: of what was asked for, and of the ids of
+    the rows that it named. key_check: tells the key they were made with. rows: how many were found. runs, versions: those that
+    had them. files: what was taken away; empty where the request was only to forget.
+    """
+
+    kind: ClassVar[str] = "erasure"
+
+    model: str
+    tombstones: tuple[str, ...]
+    key_check: str
+    rows: int
+    runs: tuple[str, ...]
+    versions: tuple[str, ...]
+    purge: bool = False
+    files: tuple[ErasedFile, ...] = ()
+
+
+def erasures(events: Iterable[Event]) -> Iterator[tuple[Event, Erasure]]:
+    """The erased events among a model's events and what they say."""
+    for event in events:
+        if event.event is EventKind.ERASED and event.record is not None:
+            yield event, Erasure.from_json(event.record, where=f"ledger, event {event.sequence}", digest=event.subject)
+
+
+def tombstones(events: Iterable[Event], key: bytes) -> frozenset[str]:
+    """Keyed digests of all that may not come back. Raises Broken when `key` is not the key that they were made with."""
+    found: set[str] = set()
+    for event, erasure in erasures(events):
+        if erasure.key_check != key_check(key):
+            raise Broken(
+                "the project's key is not the one that records were forgotten with, so they cannot be kept out",
+                where=f"ledger, event {event.sequence}",
+                fix="restore the key file of the state folder from a backup, or set TUNELINE_RECORD_KEY to what it was",
+            )
+        found.update(erasure.tombstones)
+    return frozenset(found)
+
+
+def tombstone_event(events: Iterable[Event], digest: str) -> int | None:
+    """The sequence of the event by which a keyed digest was first forgotten; None when it was not."""
+    return next((event.sequence for event, erasure in erasures(events) if digest in erasure.tombstones), None)
+
+
+def erased_files(events: Iterable[Event]) -> dict[str, int]:
+    """SHA-256 and MD5 of every file taken away on request → the event that says so."""
+    found: dict[str, int] = {}
+    for event, erasure in erasures(events):
+        for file in erasure.files:
+            found.setdefault(file.sha256, event.sequence)
+            if file.md5:
+                found.setdefault(file.md5, event.sequence)
+    return found
