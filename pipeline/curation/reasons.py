@@ -31,6 +31,11 @@ class Code(StrEnum):
     BAD_CHAT = "bad_chat"
     UNSUPPORTED = "unsupported"
     NO_GROUP = "no_group"
+    BAD_TOOLS = "bad_tools"
+    BAD_CALL = "bad_call"
+    BAD_PAIR = "bad_pair"
+    BAD_RANKING = "bad_ranking"
+    BAD_SPAN = "bad_span"
     CONTROL = "control"
     PLACEHOLDER = "placeholder"
     PERSONAL_DATA = "personal_data"
@@ -49,15 +54,20 @@ MEANINGS: dict[Code, str] = {
     Code.BAD_NUMBER: "NaN, Infinity, or a number beyond what a double or 4,300 digits can hold",
     Code.BAD_JSON: "not JSON as RFC 8259 defines it",
     Code.BAD_CSV: "quotes that RFC 4180 does not allow, or that are never closed",
-    Code.COLUMNS: "more or fewer cells than the header has",
+    Code.COLUMNS: "more or fewer cells, or places of a list, than the header has",
     Code.UNREADABLE: "the file is cut off or damaged from here on; the rest of it counts as one row",
-    Code.NOT_AN_OBJECT: "a JSON value that is not an object",
+    Code.NOT_AN_OBJECT: "a JSON value that is not an object, and params do not say what it stands for",
     Code.MISSING_FIELD: "a field that the format needs is absent",
     Code.WRONG_TYPE: "a field has a type that the format does not allow",
     Code.BLANK: "a needed text is null, empty or only white space",
     Code.BAD_CHAT: "messages in an order or with roles that make no dialogue ending in an answer",
-    Code.UNSUPPORTED: "something valid that cannot be trained on yet, such as tool calls or image parts",
+    Code.UNSUPPORTED: "something valid that cannot be trained on, such as images, or an answer that is marked not to be learned",
     Code.NO_GROUP: "the metadata field of ingest.group_by is absent",
+    Code.BAD_TOOLS: "tools that are offered, but are no list of tools with names",
+    Code.BAD_CALL: "a tool call without a name, with arguments that are no JSON object, or of a tool that was not offered",
+    Code.BAD_PAIR: "chosen and rejected that are the same, have no prompt, or part where no answer stands",
+    Code.BAD_RANKING: "answers of which nothing says which is better",
+    Code.BAD_SPAN: "a span that lies outside its text, or is not what the text has there",
     Code.CONTROL: "a control character, an invisible one, or piled-up accents, which clean.control_characters refuses",
     Code.PLACEHOLDER: "an answer with a leftover such as {{name}}, which clean.placeholders refuses",
     Code.PERSONAL_DATA: "personal data, which clean.personal_data refuses; the text of the row is not kept",

@@ -33,14 +33,16 @@ class Reading(Section):
     format: Format = "auto"
     """Shape of a row; auto tells it from the fields of the first row of each file."""
     columns: dict[str, str] = {}
-    """Our field name: theirs, where a file names its fields otherwise, e.g. {text: question, label: intent}. Dots go deeper: a.b.0."""
+    """Our field name: theirs, where a file names its fields otherwise: {text: question, label: intent}. Dots go deeper: a.b.0."""
     constants: dict[str, str] = {}
     """Fields, by our names, that every row lacks: what they hold, e.g. {system: You file support requests.}."""
+    compose: dict[str, str] = {}
+    """Fields, by our names, made of others: {prompt: "{question} A: {a} B: {b}"}."""
     tags: dict[Tag, str] = {}
-    """How messages spell their keys and roles, where neither role/content nor from/value is right: {role_tag: who, user_tag: client}."""
+    """How messages spell their keys and roles, where neither role/content nor from/value is: {role_tag: who, user_tag: client}."""
     records: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Of a JSON document that is an object: keys of the arrays of rows, dots for deeper ones, * for every key. The key is kept as the
-    field `section`."""
+    """Of a JSON document that is an object: keys of the arrays of rows, dots for deeper ones, * for every key. The key is kept as
+    the field `section`."""
     header: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Names of the columns of a CSV file without a header, or of the places of rows that are JSON lists."""
     sample_by: Literal["document", "paragraph", "line"] = "document"
