@@ -39,7 +39,7 @@ class Reading(Section):
     compose: dict[str, str] = {}
     """Fields, by our names, made of others: {prompt: "{question} A: {a} B: {b}"}."""
     tags: dict[Tag, str] = {}
-    """How messages spell their keys and roles, where neither role/content nor from/value is: {role_tag: who, user_tag: client}."""
+    """How messages spell keys and roles, where it is neither role/content nor from/value: {role_tag: who, user_tag: client}."""
     records: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Of a JSON document that is an object: keys of the arrays of rows, dots for deeper ones, * for every key. The key is kept as
     the field `section`."""

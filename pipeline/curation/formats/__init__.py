@@ -83,7 +83,7 @@ def read_parts(row: Fields, format: str, reading: Reading) -> Parts:
 
 
 def fold(text: str) -> str:
-    """The text without its differences in case, white space and Unicode composition; of two folded texts, equal means the same."""
+    """The text without what makes no difference to a group: case, runs of white space, Unicode composition."""
     if text.isascii():
         return " ".join(text.lower().split())
     normal = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
@@ -105,7 +105,7 @@ def _canonical(value: Any) -> bytes:
 
 
 def _group_of(input: Any) -> str:
-    """32 hex digits, the same for inputs that differ in case, white space or Unicode composition alone. Tools offered do not count."""
+    """32 hex digits, the same for inputs that differ in case, white space, Unicode composition or offered tools alone."""
     if isinstance(input, str):
         folded = fold(input)
     else:

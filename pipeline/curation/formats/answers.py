@@ -1,4 +1,4 @@
-"""Readers of the formats that show one answer: chat, sharegpt, prompt_completion, alpaca; of bare prompts and texts; of labels."""
+"""Readers of the formats that show one answer (chat, sharegpt, prompt_completion, alpaca), a label, a bare prompt or a text."""
 
 from __future__ import annotations
 

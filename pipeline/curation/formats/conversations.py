@@ -51,7 +51,7 @@ class Spelling:
 PLAIN = Spelling()
 
 
-def spelling(tags: Mapping[str, str]) -> Spelling:
+def spelling(tags: Mapping[Any, str]) -> Spelling:
     """The usual spellings, or those that `tags` (see Reading.tags) put in their place."""
     return _spelling(tuple(sorted(tags.items()))) if tags else PLAIN
 
@@ -92,12 +92,12 @@ def read_turn(message: Any, place: str, spelled: Spelling, notes: Fields) -> Mes
         raise Rejected(Code.WRONG_TYPE, f"{place} is {type_name(message)}, not an object with a role")
     role_key = next((key for key in spelled.role if key in message), spelled.role[0])
     content_key = next((key for key in spelled.content if key in message), spelled.content[0])
-    said, content = message.get(role_key), message.get(content_key)
-    if not isinstance(said, str):
+    name, content = message.get(role_key), message.get(content_key)
+    if not isinstance(name, str):
         raise Rejected(Code.WRONG_TYPE, f"{place} has no role")
-    role = spelled.roles.get(said)
+    role = spelled.roles.get(name)
     if role is None:
-        raise Rejected(Code.BAD_CHAT, f"{place} has the role {said[:40]!r}; known are {', '.join(sorted(spelled.roles))}")
+        raise Rejected(Code.BAD_CHAT, f"{place} has the role {name[:40]!r}; known are {', '.join(sorted(spelled.roles))}")
     for key, value in message.items():
         if key not in (role_key, content_key, *_WEIGHTS, *_UNDERSTOOD[role]) and value not in (None, "", [], {}):
             notes[f"{place}.{key}"] = as_text(value)
@@ -178,7 +178,7 @@ def _result(message: Fields, content: Any, place: str) -> Message:
 
 
 def _joined(parts: list[Any], place: str) -> tuple[str, list[Message]]:
-    """Content in parts as one text, and the tool calls among them. Nothing stands between two texts: that is how templates read them."""
+    """Content in parts as one text, and the tool calls among them. Nothing stands between two texts, as templates have it."""
     texts: list[str] = []
     calls: list[Message] = []
     for index, part in enumerate(parts):

@@ -77,7 +77,7 @@ def _of_spans(said: str, spans: Any, place: str) -> dict[str, Any]:
 
 
 def _span(said: str, span: Any, place: str) -> tuple[int, str, str]:
-    """(where it begins, its name, its text). Offsets count characters; a start that is not given is 0, as protobuf leaves it out."""
+    """(where it begins, its name, its text). Offsets count characters; a start that is absent is 0, as protobuf leaves it out."""
     inner = span.get("valueSpan", span) if isinstance(span, dict) else None
     if not isinstance(inner, dict):
         raise Rejected(Code.BAD_SPAN, f"{place} is {_called(span)}, not a span")

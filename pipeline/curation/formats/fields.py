@@ -75,7 +75,7 @@ def text(value: Any, field: str) -> str:
 
 
 def flag(value: Any, field: str) -> bool:
-    """true or false, as JSON says it or as the texts and numbers true, false, 1, 0 do. Raises Rejected with BLANK or WRONG_TYPE."""
+    """true or false, as JSON says it, or 1 and 0, or the texts of these. Raises Rejected with BLANK or WRONG_TYPE."""
     if isinstance(value, bool):
         return value
     if value is None or value == "":

@@ -57,7 +57,7 @@ def read_preference(row: Fields, spelled: Spelling) -> Meaning:
 
 
 def read_feedback(row: Fields, spelled: Spelling) -> Meaning:
-    """One answer and whether it is good: `kto_tag` or `label`, with `completion`, `output`, or a dialogue that ends in the answer."""
+    """One answer and whether it is good: `kto_tag` or `label`, with `completion`, `output`, or a dialogue that ends in it."""
     refuse_media(row)
     notes: Fields = {}
     tag = "kto_tag" if "kto_tag" in row else "label"
@@ -79,8 +79,8 @@ def read_feedback(row: Fields, spelled: Spelling) -> Meaning:
 
 
 def read_ranking(row: Fields, spelled: Spelling) -> Meaning:
-    """Several answers to a prompt, best first: `ranked` is in that order; `responses`, `answers` or `completions` come with `ranks`
-    (1 is best) or `scores` (more is better), beside the list or within its objects.
+    """Several answers to a prompt, best first: `ranked` is in that order; `responses`, `answers` or `completions` come with
+    `ranks` (1 is best) or `scores` (more is better), beside the list or within its objects.
 
     Of answers that tie the first is kept; how many were not is the metadata `tied`.
     """

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pipeline.curation.formats.conversations import (
-    PLAIN,
     Spelling,
     check_order,
     check_waiting,
@@ -114,16 +113,3 @@ def _instruction(row: Fields) -> tuple[list[Message], tuple[str, ...]]:
         instruction = f"{instruction}\n\n{text(row['input'], 'input')}"
     turns.append({"role": "user", "content": instruction})
     return turns, ("instruction", "input", "history")
-
-
-__all__ = [
-    "PLAIN",
-    "Meaning",
-    "Spelling",
-    "answer_of",
-    "conversation",
-    "read_prompt",
-    "refuse_media",
-    "split_dialogue",
-    "turns_of",
-]

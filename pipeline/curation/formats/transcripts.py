@@ -1,4 +1,4 @@
-"""Dialogues written as one text, the way of Anthropic's hh-rlhf: turns that begin with `Human:` or `Assistant:` after an empty line."""
+"""Dialogues written as one text, as hh-rlhf does: turns begin with `Human:` or `Assistant:` after an empty line."""
 
 from __future__ import annotations
 
