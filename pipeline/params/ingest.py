@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from pipeline.domain.licensing import ACCEPTED, policy_problem
 from pipeline.params.section import Section
 
 Format = Literal[
@@ -70,18 +71,37 @@ class IngestParams(Reading):
     """Deeper JSON is quarantined unparsed."""
 
 
+PersonalType = Literal["email", "phone", "card", "iban", "national_id", "ip", "url"]
+
+
 class CleanParams(Section):
-    """Rules that a row meets alone, as it comes in: what they change is counted by source, what they refuse goes to quarantine."""
+    """Rules that a row meets alone, as it comes in: what they change is counted, what they refuse goes to quarantine."""
 
     unicode: Literal["nfc", "nfkc", "off"] = "nfc"
-    """Unicode normalisation of all texts."""
+    """Unicode normalisation of all texts. nfkc also folds widths, ligatures and the like, which changes what texts look like."""
     control_characters: Literal["strip", "refuse", "off"] = "strip"
-    """C0 and C1 controls but tab and line ends, and invisible direction marks."""
+    """Controls but tab and line ends, invisible characters, direction overrides, hidden tags, accents piled up."""
     placeholders: Literal["off", "warn", "refuse"] = "warn"
     """Answers with leftovers such as {{name}} or [INSERT DATE]."""
     personal_data: Literal["off", "warn", "redact", "refuse"] = "off"
-    """What becomes of e-mail addresses, phone numbers, card numbers and the like; see docs/data.md for what can be found."""
+    """What becomes of the types below: counted, replaced by marks such as <EMAIL>, or the row refused and its text not kept."""
+    personal_types: Annotated[tuple[PersonalType, ...], Field(strict=False, min_length=1)] = (
+        "email",
+        "phone",
+        "card",
+        "iban",
+        "national_id",
+        "ip",
+    )
+    """What counts as personal data. Names, organisations and addresses cannot be found: see docs/cleaning.md."""
     secrets: Literal["off", "warn", "redact", "refuse"] = "warn"
-    """Keys, tokens and passwords."""
-    licenses: Annotated[tuple[str, ...], Field(strict=False)] | None = None
-    """The only licences accepted (SPDX ids); default: any, and none."""
+    """Keys, tokens, and passwords in addresses or assignments; redact and refuse as above."""
+    licenses: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ACCEPTED
+    """The licences accepted: SPDX ids, and the classes own, public-domain, permissive, share-alike, no-derivatives,
+    noncommercial, unlicensed, any (docs/cleaning.md)."""
+
+    @model_validator(mode="after")
+    def _check_licenses(self) -> CleanParams:
+        if problems := [problem for entry in self.licenses if (problem := policy_problem(entry))]:
+            raise ValueError("\n".join(f"licenses: {problem}" for problem in problems))
+        return self

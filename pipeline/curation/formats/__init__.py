@@ -73,7 +73,7 @@ def read_parts(row: Fields, format: str, reading: Reading) -> Parts:
         meta.update(meaning.notes)
     input, output = _as_column(meaning.input), _as_column(meaning.output)
     if reading.group_by is None:
-        group = _group_of(output if meaning.kind is ExampleKind.TEXT else meaning.input)
+        group = group_of(output if meaning.kind is ExampleKind.TEXT else meaning.input)
     elif reading.group_by in meta:
         group = digest_value([reading.group_by, meta[reading.group_by]])[:32]
     else:
@@ -104,8 +104,9 @@ def _canonical(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _group_of(input: Any) -> str:
-    """32 hex digits, the same for inputs that differ in case, white space, Unicode composition or offered tools alone."""
+def group_of(input: Any) -> str:
+    """The group of a text or conversation: 32 hex digits, the same for those that differ in case, white space, Unicode composition
+    or offered tools alone."""
     if isinstance(input, str):
         folded = fold(input)
     else:
