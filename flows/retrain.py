@@ -1,4 +1,5 @@
-"""The retrain flow: take in what is new, and if there is anything, tune a candidate, measure it, gate it, register it.
+"""The flows that make runs. retrain: take in what is new, and if there is anything, tune a candidate, measure it, gate it,
+register it. take_in: the first half alone, up to who learns and who is held out.
 
 Only order and patience stand here; every step is a function of pipeline/wiring.py, every deed one of pipeline/deeds.py. A
 candidate that the gate refuses is a successful run; so is a run that finds nothing to do.
@@ -16,9 +17,12 @@ from prefect.states import Completed
 
 from flows.tasks import close_runs_of_the_dead, do, page_link, progress, show_links, show_table
 from pipeline.backends.run_folder import (
+    DATA_STAGES,
+    STAGES,
     KeptRun,
     RunFolder,
     discard,
+    head_data,
     head_run,
     keep_run,
     one_run_at_a_time,
@@ -26,13 +30,13 @@ from pipeline.backends.run_folder import (
     remove_other_folders,
 )
 from pipeline.deeds import log_evidence, move_to, replay_curves, run_gate, settle
-from pipeline.domain.data import Snapshot, ValidationReport
+from pipeline.domain.data import CheckResult, Curation, Snapshot, Splits, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
 from pipeline.terminal import say
-from pipeline.wiring import World, place_champion, read_params, run_ingest, run_step
+from pipeline.wiring import World, place_champion, place_frozen, place_reserved, read_params, run_ingest, run_step
 
 POLICY = "release.promote_on_pass says so"
 
@@ -46,6 +50,26 @@ def retrain(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: d
         close_runs_of_the_dead(f"retrain {name}")
         _finish_what_was_killed(world, params)
         outcome = _run_once(world, params, tuple(sources), as_of)
+    return _told(outcome)
+
+
+@flow(name="take in", flow_run_name="take in {name}", persist_result=False, validate_parameters=False)
+def take_in(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None) -> Any:
+    """Take in, validate, curate and split what is new for the model `name`; nothing is trained. Returns a RunOutcome."""
+    world = World.here()
+    params = read_params(Path(params_file))
+    with one_run_at_a_time(world.project, name):
+        close_runs_of_the_dead(f"take in {name}")
+        run = _open(world, params)
+        try:
+            _, outcome = _take_data_in(world, run, params, tuple(sources), as_of, DATA_STAGES)
+            outcome = outcome or _keep_data(world, run)
+        finally:
+            run.store.close()
+    return _told(outcome)
+
+
+def _told(outcome: RunOutcome) -> Any:
     get_run_logger().info("%s: %s", outcome.run, outcome.ending)
     # The state's name is what the list of runs shows; every ending here is a run that did its work.
     return Completed(
@@ -54,16 +78,11 @@ def retrain(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: d
 
 
 def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: datetime | None) -> RunOutcome:
-    run = do("open run folder", lambda: open_run(world.git, world.project, params, remote=world.settings.dvc_remote))
+    run = _open(world, params)
     try:
-        snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress(run.key)))
-        if run.nothing_new(snapshot):
-            return _nothing_new(world, run)
-        _step(world, run, params, "validate")
-        report = ValidationReport.read(run.workspace.validation_record)
-        if not report.passed:
-            return _refuse_data(world, run, report)
-        _step(world, run, params, "split")
+        snapshot, ended = _take_data_in(world, run, params, sources, as_of, STAGES)
+        if ended:
+            return ended
         do("find champion", lambda: place_champion(world, run, params))
         with world.tracked(
             params.model.name, run.key, {"tuneline.commit": run.code.commit, "tuneline.dirty": str(run.code.dirty)}
@@ -77,6 +96,36 @@ def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: dat
         return _end(world, kept, run, params, snapshot, decision, tracker.run_id)
     finally:
         run.store.close()
+
+
+def _open(world: World, params: Params) -> RunFolder:
+    return do("open run folder", lambda: open_run(world.git, world.project, params, remote=world.settings.dvc_remote))
+
+
+def _take_data_in(
+    world: World, run: RunFolder, params: Params, sources: tuple[str, ...], as_of: datetime | None, stages: list[str]
+) -> tuple[Snapshot, RunOutcome | None]:
+    """The snapshot, and how the run ended if it ended here: nothing new for `stages`, or data that a check refused."""
+    snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress(run.key)))
+    do("reserve", lambda: place_reserved(world, run, params))
+    if run.nothing_new(snapshot, stages):
+        return snapshot, _nothing_new(world, run)
+    if run.parent is None or run.store.stale(DATA_STAGES):
+        # Only then: with nothing to split anew, the splits stay what they are, and so does what was made of them.
+        do("freeze sides", lambda: place_frozen(run))
+    _step(world, run, params, "validate")
+    report = ValidationReport.read(run.workspace.validation_record)
+    if not report.passed:
+        return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_VALIDATION, report.failures)
+    _step(world, run, params, "curate")
+    curation = Curation.read(run.workspace.curation_record)
+    if not curation.passed:
+        return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, curation.failures)
+    _step(world, run, params, "split")
+    splits = Splits.read(run.workspace.splits_record)
+    if not splits.passed:
+        return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, splits.failures)
+    return snapshot, None
 
 
 def _step(world: World, run: RunFolder, params: Params, name: str, tracker: Any = None) -> bool:
@@ -118,23 +167,41 @@ def _settle(world: World, kept: KeptRun, params: Params, run_id: str | None = No
 
 def _nothing_new(world: World, run: RunFolder) -> RunOutcome:
     discard(world.git, world.project, run)
-    last = head_run(world.git, run.model)
+    last = head_data(world.git, run.model)
     fact = f"data, params and code are those of {last.key}; nothing was trained" if last else ""
     return RunOutcome(model=run.model, run=run.key, ending=Ending.NOTHING_NEW, facts=(fact,))
 
 
-def _refuse_data(world: World, run: RunFolder, report: ValidationReport) -> RunOutcome:
-    do("keep evidence", lambda: keep_run(world.git, run, "invalid", f"{run.key}: the data failed validation"))
-    head = head_run(world.git, run.model)
+def _keep_data(world: World, run: RunFolder) -> RunOutcome:
+    """The end of a run that only took data in."""
+    do("keep run", lambda: keep_run(world.git, run, "data", f"{run.key}: data taken in"))
+    do("push", run.store.push)
+    remove_other_folders(world.git, world.project, run.model, keep={run.number})
+    snapshot, splits = Snapshot.read(run.workspace.snapshot_record), Splits.read(run.workspace.splits_record)
+    facts = (*_data_facts(snapshot, run), f"train {splits.train.rows}, eval {splits.eval.rows}, test {splits.test.rows} rows")
+    links = _data_links(run)
+    show_links(f"{run.key}-pages", f"{run.key}: taken in", links)
+    return RunOutcome(model=run.model, run=run.key, ending=Ending.TAKEN_IN, facts=facts, links=links)
+
+
+def _refuse_data(world: World, run: RunFolder, ending: Ending, failures: tuple[CheckResult, ...]) -> RunOutcome:
+    do("keep evidence", lambda: keep_run(world.git, run, "invalid", f"{run.key}: {ending}"))
+    head = head_data(world.git, run.model)
     remove_other_folders(world.git, world.project, run.model, keep={run.number, head.number if head else run.number})
-    reasons = tuple(f"{c.name}: {c.error or c.observed} (expected {c.expected})" for c in report.failures)
-    samples = tuple(f"{c.name}: {sample}" for c in report.failures for sample in c.samples[:3])
-    links = {"validation": page_link(run.workspace.validation / "validation.html"), "folder": str(run.workspace.root)}
-    show_links(f"{run.key}-validation", f"{run.key}: refused by validation", links)
-    show_table(f"{run.key}-failed", "failed expectations", [c.model_dump(mode="json") for c in report.failures])
-    return RunOutcome(
-        model=run.model, run=run.key, ending=Ending.REFUSED_BY_VALIDATION, reasons=reasons, facts=samples, links=links
-    )
+    reasons = tuple(f"{c.name}: {c.error or c.observed} (expected {c.expected})" for c in failures)
+    samples = tuple(f"{c.name}: {sample}" for c in failures for sample in c.samples[:3])
+    links = _data_links(run)
+    show_links(f"{run.key}-data", f"{run.key}: {ending}", links)
+    # Samples are rows of data, which the server's database would keep: they are on the page.
+    show_table(f"{run.key}-failed", "failed checks", [c.model_dump(mode="json", exclude={"samples"}) for c in failures])
+    return RunOutcome(model=run.model, run=run.key, ending=ending, reasons=reasons, facts=samples, links=links)
+
+
+def _data_links(run: RunFolder) -> dict[str, str]:
+    pages = {"validation": run.workspace.validation / "validation.html", "curation": run.workspace.curation / "curation.html"}
+    lists = {"leaks": run.workspace.splits / "leaks.parquet"}
+    found = {name: page_link(path) for name, path in (pages | lists).items() if path.is_file()}
+    return {**found, "folder": str(run.workspace.root)}
 
 
 def _end(
@@ -165,17 +232,20 @@ def _end(
         version=version,
         promoted_to=promoted,
         reasons=tuple(f"{c.name}: {c.detail}" for c in decision.failed),
-        facts=_facts(snapshot, run, decision),
+        facts=(*_data_facts(snapshot, run), *(f"{c.name}: {c.detail}" for c in decision.checks)),
         links=links,
     )
 
 
-def _facts(snapshot: Snapshot, run: RunFolder, decision: GateDecision) -> tuple[str, ...]:
+def _data_facts(snapshot: Snapshot, run: RunFolder) -> tuple[str, ...]:
     before = len(run.parent.sources) if run.parent else 0
     fresh = snapshot.sources[before:]
-    read, accepted, duplicate, quarantined = (
-        sum(getattr(s, field) for s in fresh) for field in ("read", "accepted", "duplicate", "quarantined")
+    read, accepted, duplicate, quarantined, forgotten = (
+        sum(getattr(s, field) for s in fresh) for field in ("read", "accepted", "duplicate", "quarantined", "forgotten")
     )
     ended = f"{accepted} accepted, {duplicate} duplicate, {quarantined} quarantined"
+    ended += f", {forgotten} forgotten before" if forgotten else ""
     counts = f"{read} rows read: {ended}; {snapshot.rows} in the snapshot"
-    return (counts, *(f"{c.name}: {c.detail}" for c in decision.checks))
+    curation = Curation.read(run.workspace.curation_record)
+    rules = [f"{rule.rule}: {rule.found} found, {rule.dropped} left out" for rule in curation.rules if rule.found]
+    return (counts, *rules)

@@ -1,7 +1,7 @@
 """The `tuneline` command: puts the commands together, and turns errors into a sentence and an exit code.
 
 What a command does stands in pipeline/commands/. Everything is imported lazily, so that --help answers at once. Results go
-to stdout (JSON with --json), everything else to stderr. Exit codes: 0 done, 1 a check said no, 2 misuse, 3 try again later, 4 broken.
+to stdout (JSON with --json), all else to stderr. Exit codes: 0 done, 1 a check said no, 2 misuse, 3 try again later, 4 broken.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for command in (
     run.run,
+    run.ingest,
     release.promote,
     release.rollback,
     release.releases,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.domain.data import Snapshot, Splits, Task, ValidationReport
+from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder
@@ -44,7 +44,7 @@ def run_gate(workspace: Workspace, params: Params) -> GateDecision:
         champion=Champion.read(workspace.champion_record),
         predictions=workspace.evaluation / "predictions.parquet",
         curves=workspace.training / "curves.jsonl",
-        test=workspace.splits / "test.parquet",
+        test=workspace.splits,
     )
     workspace.report_page.write_text(page, encoding="utf-8")
     return decision
@@ -59,6 +59,9 @@ def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: Evalua
         ("evaluation of splits", evaluation.splits, splits.digest),
         ("training of splits", training.splits, splits.digest),
         ("splits of validation", splits.validation, ValidationReport.read(workspace.validation_record).digest),
+        ("splits of curation", splits.curation, Curation.read(workspace.curation_record).digest),
+        ("splits of frozen sides", splits.frozen, Frozen.read(workspace.frozen_record).digest),
+        ("splits of reserved rows", splits.reserved, Snapshot.read(workspace.reserved_record).digest),
         ("splits of snapshot", splits.snapshot, Snapshot.read(workspace.snapshot_record).digest),
     ):
         if named != there:
@@ -68,7 +71,8 @@ def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: Evalua
 
 def log_evidence(workspace: Workspace, tracker: Tracker) -> None:
     """Put the run's pages, records and final scores where MLflow's readers look for them."""
-    for page in (workspace.report_page, workspace.validation / "validation.html"):
+    pages = (workspace.report_page, workspace.validation / "validation.html", workspace.curation / "curation.html")
+    for page in pages:
         tracker.log_file(page, "reports")
     tracker.log_folder(workspace.validation / "data_docs", "reports/data_docs")
     for record in _records(workspace):
@@ -196,6 +200,8 @@ def _records(workspace: Workspace) -> list[Path]:
     return [
         workspace.snapshot_record,
         workspace.validation_record,
+        workspace.curation_record,
+        workspace.frozen_record,
         workspace.splits_record,
         workspace.champion_record,
         workspace.training_record,

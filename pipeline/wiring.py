@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.domain.data import Snapshot, Splits, ValidationReport
+from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport, empty_snapshot
 from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import describe_files
 from pipeline.domain.release import holder, version_record
@@ -28,9 +29,9 @@ from pipeline.workspace import Project, Workspace
 if TYPE_CHECKING:
     from pipeline.backends.git import Git
     from pipeline.backends.run_folder import RunFolder
-    from pipeline.params import Params
+    from pipeline.params import Params, SourceParams
 
-STEPS = ("validate", "split", "train", "evaluate")
+STEPS = ("validate", "curate", "split", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,13 @@ class World:
 
         return FileIndex(self.project.index, self.record_key)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for temporary files of one computation, removed afterwards."""
+        self.project.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.project.scratch) as folder:
+            yield Path(folder)
+
     @property
     def actor(self) -> str:
         return self.settings.actor or getpass.getuser()
@@ -140,23 +148,71 @@ def run_ingest(
     progress: Progress = silent,
 ) -> Snapshot:
     """Take in what is new in the sources (those of params, or the given ones) and put it under DVC."""
+    entries = sources or params.ingest.sources
+    snapshot = _take_in(world, params, run.workspace.snapshot, entries, parent=run.parent, as_of=as_of, progress=progress)
+    if run.parent is None or snapshot.digest != run.parent.digest:
+        run.store.add(run.workspace.snapshot)
+    return snapshot
+
+
+def _take_in(
+    world: World,
+    params: Params,
+    folder: Path,
+    entries: tuple[str | SourceParams, ...],
+    *,
+    parent: Snapshot | None = None,
+    as_of: datetime | None = None,
+    progress: Progress = silent,
+) -> Snapshot:
     from pipeline.steps.ingest import ingest
 
     root = world.git.root
-    snapshot = ingest(
+    return ingest(
         params.ingest,
         dataset=params.model.name,
         task=params.model.task,
-        sources=[root / source for source in sources or params.ingest.sources],
-        parent=run.parent,
-        folder=run.workspace.snapshot,
+        sources=[root / source for source in entries],
+        parent=parent,
+        folder=folder,
         root=root,
         as_of=as_of,
         progress=progress,
     )
-    if run.parent is None or snapshot.digest != run.parent.digest:
-        run.store.add(run.workspace.snapshot)
-    return snapshot
+
+
+def place_reserved(world: World, run: RunFolder, params: Params, progress: Progress = silent) -> Snapshot:
+    """Put benchmarks and edge cases beside the data, read by the same parser: looking for leaks is then a function of files."""
+    entries, folder = (*params.split.benchmarks, *params.split.edge_cases), run.workspace.reserved
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    if not entries:
+        reserved = empty_snapshot(params.model.name, params.model.task)
+        reserved.write(run.workspace.reserved_record)
+    else:
+        reserved = _take_in(world, params, folder, entries, progress=progress)
+    run.store.add(folder)
+    return reserved
+
+
+def place_frozen(run: RunFolder) -> Frozen:
+    """Put the sides that earlier runs gave to groups beside the data: those the last run began from, and those it drew."""
+    workspace, frozen = run.workspace, Frozen()
+    fresh = workspace.frozen.with_name("frozen.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    (fresh / "sides").mkdir(parents=True)
+    if run.parent is not None:
+        before, drawn = Frozen.read(workspace.frozen_record), Splits.read(workspace.splits_record)
+        for folder, files in ((workspace.frozen, before.sides), (workspace.splits, drawn.sides)):
+            for file in files:
+                shutil.copyfile(folder / file.path, fresh / file.path)
+        frozen = Frozen(splits=drawn.digest, sides=(*before.sides, *drawn.sides))
+    frozen.write(fresh / workspace.frozen_record.name)
+    shutil.rmtree(workspace.frozen, ignore_errors=True)
+    fresh.rename(workspace.frozen)
+    run.store.add(workspace.frozen)
+    return frozen
 
 
 def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
@@ -188,8 +244,10 @@ def run_step(
     """Run one stage of dvc.yaml on the files of a run's folder. train opens a tracked run of its own unless it is given one."""
     if name == "validate":
         _validate(workspace, params, progress)
+    elif name == "curate":
+        _curate(world, workspace, params, progress)
     elif name == "split":
-        _split(workspace, params)
+        _split(world, workspace, params, progress)
     elif name == "train" and tracker is not None:
         _train(world, workspace, params, tracker, progress)
     elif name == "train":
@@ -211,11 +269,41 @@ def _validate(workspace: Workspace, params: Params, progress: Progress) -> None:
     validate(snapshot, params.validate_, folder=folder, out=out, expectations=GreatExpectations(), progress=progress)
 
 
-def _split(workspace: Workspace, params: Params) -> None:
+def _curate(world: World, workspace: Workspace, params: Params, progress: Progress) -> None:
+    from pipeline.steps.curate import curate
+
+    capped = params.curate.max_input_tokens or params.curate.max_output_tokens
+    with world.scratch() as scratch:
+        curate(
+            Snapshot.read(workspace.snapshot_record),
+            ValidationReport.read(workspace.validation_record),
+            params.curate,
+            folder=workspace.snapshot,
+            out=workspace.curation,
+            scratch=scratch,
+            tokenizer=find_base(world, workspace, params) / "tokenizer.json" if capped else None,
+            progress=progress,
+        )
+
+
+def _split(world: World, workspace: Workspace, params: Params, progress: Progress) -> None:
     from pipeline.steps.split import split
 
-    snapshot, report = Snapshot.read(workspace.snapshot_record), ValidationReport.read(workspace.validation_record)
-    split(snapshot, report, params.split, folder=workspace.snapshot, out=workspace.splits)
+    with world.scratch() as scratch:
+        split(
+            Snapshot.read(workspace.snapshot_record),
+            Curation.read(workspace.curation_record),
+            params.split,
+            folder=workspace.snapshot,
+            curated=workspace.curation,
+            out=workspace.splits,
+            scratch=scratch,
+            frozen=Frozen.read(workspace.frozen_record),
+            frozen_folder=workspace.frozen,
+            reserved=Snapshot.read(workspace.reserved_record),
+            reserved_folder=workspace.reserved,
+            progress=progress,
+        )
 
 
 def _train(world: World, workspace: Workspace, params: Params, tracker: Tracker, progress: Progress) -> None:

@@ -31,7 +31,7 @@ class Workspace:
 
     @property
     def reserved(self) -> Path:
-        """Folder: reserved.json and shards/, rows that are never trained on."""
+        """Folder: the snapshot of benchmarks and edge cases, rows that are never trained on."""
         return self.root / "data" / "reserved"
 
     @property
@@ -87,7 +87,7 @@ class Workspace:
 
     @property
     def reserved_record(self) -> Path:
-        return self.reserved / "reserved.json"
+        return self.reserved / "snapshot.json"
 
     @property
     def curation_record(self) -> Path:

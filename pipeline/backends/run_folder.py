@@ -1,8 +1,8 @@
 """A run's own folder: a git worktree of the code's commit, holding the data it began from, kept as a commit under a tag.
 
-Tags are refs/tags/tuneline/MODEL/run/NNNN for runs whose data was valid (the newest of them is the head, where the next run
-takes its snapshot from) and …/invalid/NNNN for the others, kept as evidence only. What a run does in its folder is not
-known here.
+Tags are refs/tags/tuneline/MODEL/run/NNNN for runs that were gated, …/data/NNNN for those that only took data in (the newest of
+both is where the next run takes its snapshot from), and …/invalid/NNNN for those whose data was refused, kept as evidence.
+What a run does in its folder is not known here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from pipeline.workspace import Project, Workspace
 CODE = ("pipeline", "flows", "dvc.yaml", ".dvc/config", ".dvcignore", "pyproject.toml")
 """What runs. A change elsewhere makes no run dirty: params and data are recorded with the run itself."""
 
-STAGES = ["validate", "split", "train", "evaluate"]
-_CARRIED = ("dvc.lock", "data/snapshot.dvc", "data/champion.dvc")
+DATA_STAGES = ["validate", "curate", "split"]
+STAGES = [*DATA_STAGES, "train", "evaluate"]
+KINDS = ("run", "data", "invalid")
+_CARRIED = ("dvc.lock", "data/snapshot.dvc", "data/frozen.dvc", "data/reserved.dvc", "data/champion.dvc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +45,9 @@ class RunFolder:
     def key(self) -> str:
         return run_key(self.model, self.number)
 
-    def nothing_new(self, snapshot: Snapshot) -> bool:
+    def nothing_new(self, snapshot: Snapshot, stages: list[str] = STAGES) -> bool:
         """True when the last run did all this already: the same data, params and code."""
-        return self.parent is not None and snapshot.digest == self.parent.digest and not self.store.stale(STAGES)
+        return self.parent is not None and snapshot.digest == self.parent.digest and not self.store.stale(stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,12 @@ def one_run_at_a_time(project: Project, model: str) -> Iterator[None]:
 def open_run(git: Git, project: Project, params: Params, *, remote: str | None) -> RunFolder:
     """A fresh folder for the model's next run. What a killed run left under the same number is replaced."""
     model = params.model.name
-    number = 1 + max((run.number for run in kept_runs(git, model, "run") + kept_runs(git, model, "invalid")), default=0)
+    number = 1 + max((run.number for kind in KINDS for run in kept_runs(git, model, kind)), default=0)
     code = git.code_state(CODE)
     workspace = Workspace(project.runs / run_key(model, number))
     git.add_worktree(workspace.root, code.commit)
     write_params(params, workspace.params)
-    head = head_run(git, model)
+    head = head_data(git, model)
     if head is not None:
         for name in _CARRIED:
             content = git.show(head.commit, name)
@@ -105,11 +107,14 @@ def open_run(git: Git, project: Project, params: Params, *, remote: str | None) 
     return RunFolder(model, number, workspace, store, code, parent)
 
 
-def keep_run(git: Git, run: RunFolder, kind: Literal["run", "invalid"], message: str) -> KeptRun:
+def keep_run(git: Git, run: RunFolder, kind: Literal["run", "data", "invalid"], message: str) -> KeptRun:
     """Commit the run's lock, params and release records, and tag them. The user's branch does not move."""
     run.store.relink()
-    present = [n for n in (*_CARRIED, "params.yaml", "work/release") if (run.workspace.root / n).exists()]
-    commit = git.commit_worktree(run.workspace.root, present, f"{message}\n\nRun: {run.key}\nDirty: {run.code.dirty}")
+    root = run.workspace.root
+    # Pages show rows of data, which git would keep for ever; they stay in the run's folder and in the tracked run.
+    records = [path.relative_to(root).as_posix() for path in sorted(run.workspace.release.glob("*.json"))]
+    present = [name for name in (*_CARRIED, "params.yaml") if (root / name).exists()] + records
+    commit = git.commit_worktree(root, present, f"{message}\n\nRun: {run.key}\nDirty: {run.code.dirty}")
     tag = git.create_ref(f"{run.model}/{kind}/{run.number:04d}", commit)
     return KeptRun(run.model, run.number, commit, tag)
 
@@ -135,14 +140,20 @@ def kept_runs(git: Git, model: str, kind: str = "run") -> list[KeptRun]:
 
 
 def head_run(git: Git, model: str) -> KeptRun | None:
+    """The newest run that was gated."""
     runs = kept_runs(git, model)
     return runs[-1] if runs else None
+
+
+def head_data(git: Git, model: str) -> KeptRun | None:
+    """The newest run whose data was valid: where the next run takes its snapshot from."""
+    return max([*kept_runs(git, model, "run"), *kept_runs(git, model, "data")], key=lambda run: run.number, default=None)
 
 
 def open_kept(git: Git, project: Project, run: KeptRun, *, remote: str | None) -> Workspace:
     """The folder of a finished run, made again from git and DVC where it is gone."""
     workspace = Workspace(project.runs / run.key)
-    if not workspace.training_record.exists():
+    if not workspace.snapshot_record.exists():
         git.add_worktree(workspace.root, run.commit)
         store = DvcStore(workspace, project, remote=remote)
         store.checkout()
@@ -152,7 +163,7 @@ def open_kept(git: Git, project: Project, run: KeptRun, *, remote: str | None) -
 
 def find_kept(git: Git, model: str, number: int | None) -> KeptRun:
     """A finished run by number, or the newest. Raises Misuse that lists what there is."""
-    runs = kept_runs(git, model)
+    runs = sorted([*kept_runs(git, model, "run"), *kept_runs(git, model, "data")], key=lambda run: run.number)
     found = runs[-1:] if number is None else [r for r in runs if r.number == number]
     if not found:
         there = ", ".join(str(r.number) for r in runs) or "none yet"

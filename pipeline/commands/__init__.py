@@ -1,1 +1,1 @@
-"""The commands of `tuneline`, a module a subject: each parses, calls one step, prints. pipeline/__main__.py puts them together."""
+"""The commands of `tuneline`, a module a subject: each parses, calls a step, prints. pipeline/__main__.py puts them together."""

@@ -16,18 +16,27 @@ if TYPE_CHECKING:
     from pipeline.wiring import World
 
 
-def run(
-    sources: Annotated[list[str] | None, typer.Argument(help="Files or folders instead of those in params.")] = None,
-    params: ParamsFile = DEFAULT_PARAMS,
-    as_of: Annotated[datetime | None, typer.Option(help="Leave files newer than this for later.")] = None,
-    json: Json = False,
-) -> None:
+Sources = Annotated[list[str] | None, typer.Argument(help="Files, folders, globs or archives instead of those in params.")]
+AsOf = Annotated[datetime | None, typer.Option(help="Leave what is newer than this for later.")]
+
+
+def run(sources: Sources = None, params: ParamsFile = DEFAULT_PARAMS, as_of: AsOf = None, json: Json = False) -> None:
     """Take in fresh data, tune, measure, gate and register a candidate. With nothing new it does nothing and says so."""
+    _start("retrain", sources, params, as_of, json)
+
+
+def ingest(sources: Sources = None, params: ParamsFile = DEFAULT_PARAMS, as_of: AsOf = None, json: Json = False) -> None:
+    """Take in fresh data, validate, curate and split it, and stop there: the first half of run."""
+    _start("take_in", sources, params, as_of, json)
+
+
+def _start(flow: str, sources: list[str] | None, params: Path, as_of: datetime | None, json: bool) -> None:
     world, loaded = open_world(params)
     use_prefect(world)
-    from flows.retrain import retrain
+    from flows import retrain
 
-    outcome = retrain(loaded.model.name, str(params.absolute()), tuple(absolute(s) for s in sources or ()), _aware(as_of))
+    given = tuple(absolute(source) for source in sources or ())
+    outcome = getattr(retrain, flow)(loaded.model.name, str(params.absolute()), given, _aware(as_of))
     show(outcome, json, rendering.outcome_lines)
     raise typer.Exit(1 if outcome.said_no else 0)
 

@@ -267,12 +267,18 @@ class SplitSide(Value):
         return digest_value([part.sha256 for part in self.parts])
 
 
+def empty_snapshot(dataset: str, task: Task) -> Snapshot:
+    """The snapshot that holds nothing: what a dataset begins from."""
+    return Snapshot(dataset=dataset, task=task, parent=None, sources=(), shards=(), quarantine=())
+
+
 class Splits(Record):
     """Where each example went: the snapshot, less what curation left out, on three sides.
 
-    frozen: digest of the Frozen record whose sides were kept. reserved: digest of the Reserved record whose rows were kept out.
+    frozen: digest of the Frozen record whose sides were kept. reserved: digest of the Snapshot of benchmarks and edge cases.
     sides: which group went where, for the next run to keep. checks: leakage between what is trained on and what is held out.
-    leaks: a Parquet file of the rows that leaked (columns id, source, line, how, similarity, held_id, held_in, held_line).
+    leaks: a Parquet file of the rows that leaked (columns id, source, line, how, similarity, held_id, held_in, held_line); None when
+    params ask for no such check.
     """
 
     kind: ClassVar[str] = "splits"
@@ -286,8 +292,8 @@ class Splits(Record):
     train: SplitSide
     eval: SplitSide
     test: SplitSide
-    sides: tuple[SplitFile, ...]
-    leaks: SplitFile
+    sides: tuple[SplitFile, ...] = ()
+    leaks: SplitFile | None = None
     checks: tuple[CheckResult, ...] = ()
     labels: tuple[str, ...] = ()
 
@@ -305,7 +311,7 @@ class Splits(Record):
 
 
 class Frozen(Record):
-    """The sides that earlier runs gave to groups, which no later run may change. Files: columns group (32 hex digits), side."""
+    """The sides that earlier runs gave to groups, which no later run may change. Files: columns group (16 bytes), side."""
 
     kind: ClassVar[str] = "frozen"
 
@@ -315,12 +321,3 @@ class Frozen(Record):
     @property
     def parents(self) -> tuple[str, ...]:
         return (self.splits,) if self.splits else ()
-
-
-class Reserved(Record):
-    """Rows that must never be trained on: benchmarks and the hand-kept edge cases, in shards like a snapshot's."""
-
-    kind: ClassVar[str] = "reserved"
-
-    sources: tuple[SourceFile, ...] = ()
-    shards: tuple[Shard, ...] = ()

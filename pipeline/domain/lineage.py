@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.domain.data import Snapshot, Splits, ValidationReport
+from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport
 from pipeline.domain.gating import GateDecision
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.domain.record import Record, Value
@@ -60,6 +60,9 @@ class Chain:
     training: TrainingRun | None = None
     champion: Champion | None = None
     splits: Splits | None = None
+    curation: Curation | None = None
+    frozen: Frozen | None = None
+    reserved: Snapshot | None = None
     validation: ValidationReport | None = None
     snapshot: Snapshot | None = None
 
@@ -70,6 +73,9 @@ LINKS: tuple[tuple[str, type[Record], str, str, int], ...] = (
     ("champion", Champion, "evaluation", "champion", 3),
     ("training", TrainingRun, "version", "training", 2),
     ("splits", Splits, "training", "splits", 3),
+    ("curation", Curation, "splits", "curation", 4),
+    ("frozen", Frozen, "splits", "frozen", 4),
+    ("reserved", Snapshot, "splits", "reserved", 4),
     ("validation", ValidationReport, "splits", "validation", 4),
     ("snapshot", Snapshot, "splits", "snapshot", 5),
 )
@@ -147,6 +153,10 @@ def facts(record: Record) -> dict[str, str]:
             return {"version": record.version or "nobody held production"}
         case Splits():
             return {name: f"{getattr(record, name).rows} rows" for name in ("train", "eval", "test")}
+        case Curation():
+            return {rule.rule: f"{rule.found} found, {rule.dropped} left out" for rule in record.rules}
+        case Frozen():
+            return {"groups": str(sum(file.rows for file in record.sides))}
         case ValidationReport():
             return {
                 "checks": f"{len(record.checks) - len(record.failures)} of {len(record.checks)} passed",

@@ -89,7 +89,7 @@ def adapter_folder(files: Sequence[FileDigest], adapter: Sequence[FileDigest]) -
 def crossed(chain: Chain) -> Iterator[AuditCheck]:
     """Whether the records of a chain speak of each other: a check for every place where two of them name the same thing."""
     version, decision, training = chain.version, chain.decision, chain.training
-    evaluation, splits, validation = chain.evaluation, chain.splits, chain.validation
+    evaluation, splits, validation, curation = chain.evaluation, chain.splits, chain.validation, chain.curation
     if decision:
         passed = decision.verdict is Outcome.PASSED
         yield _check("gate verdict", passed, "the gate passed this candidate", f"the gate said {decision.verdict.value}")
@@ -112,6 +112,11 @@ def crossed(chain: Chain) -> Iterator[AuditCheck]:
         yield _same("evaluation and training share splits", evaluation.splits, training.splits)
     if evaluation and splits:
         yield _same("evaluation used the test split", evaluation.test, splits.test.sha256)
+    if splits and curation:
+        yield _same("curation is of the split snapshot", curation.snapshot, splits.snapshot)
+        yield _same("curation names validation", curation.validation, splits.validation)
+        yield _check("curation verdict", curation.passed, "curation had passed", "curation had failed its checks")
+        yield _check("no leaks", splits.passed, "nothing trained on was held out", "rows to train on were held out too")
     if splits and validation:
         yield _same("validation is of the split snapshot", validation.snapshot, splits.snapshot)
         yield _check(

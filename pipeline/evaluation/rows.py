@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.domain.data import EXAMPLE_COLUMNS
+from pipeline.domain.data import EXAMPLE_COLUMNS, SplitSide
 from pipeline.domain.record import FileDigest, digest_bytes, digest_file
 from pipeline.errors import Broken, Tampered
 from pipeline.evaluation.statistics import Numbers
@@ -54,9 +54,16 @@ class Predictions:
     scores: dict[tuple[str, str], list[float]]
 
 
-def read_split(path: Path, file: FileDigest) -> SplitRows:
-    """The rows of one split. Raises Tampered when its bytes are not those recorded in `file`, Broken when unreadable."""
-    columns = _read(path, file, f"the {path.stem} split", EXAMPLE_COLUMNS)
+def read_split(folder: Path, side: SplitSide) -> SplitRows:
+    """The rows of one side of the split, whose files lie in `folder`, in the order of the snapshot.
+
+    Raises Tampered when a file's bytes are not those recorded, Broken when one is unreadable.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in EXAMPLE_COLUMNS}
+    for part in side.parts:
+        read = _read(folder / part.path, part, f"the split file {part.path}", EXAMPLE_COLUMNS)
+        for name in EXAMPLE_COLUMNS:
+            columns[name] += read[name]
     return SplitRows(
         ids=columns["id"],
         groups=columns["group"],

@@ -73,12 +73,12 @@ class Encoded(Dataset):  # type: ignore[misc]
         }
 
 
-def encode_answers(path: Path, template: ChatTemplate, *, max_length: int) -> Encoded:
+def encode_answers(paths: Sequence[Path], template: ChatTemplate, *, max_length: int) -> Encoded:
     """Rows of the task generate: loss on the answer and its end token only.
 
     A prompt too long for `max_length` ids loses its start, an answer that alone is too long takes its row with it.
     """
-    columns = read_columns(path, ("input", "output"))
+    columns = read_columns(paths, ("input", "output"))
     became: Counter[str] = Counter(read=len(columns["input"]))
 
     def rows() -> Iterator[Row]:
@@ -101,19 +101,19 @@ def encode_answers(path: Path, template: ChatTemplate, *, max_length: int) -> En
             where="chat template",
             fix="end the generation prompt with a special token, so that an answer cannot melt into it",
         )
-    return _report(encoded, path, max_length)
+    return _report(encoded, paths, max_length)
 
 
-def encode_labels(path: Path, tokenizer: Any, labels: Sequence[str], *, max_length: int) -> Encoded:
+def encode_labels(paths: Sequence[Path], tokenizer: Any, labels: Sequence[str], *, max_length: int) -> Encoded:
     """Rows of the task classify; a text too long for `max_length` ids loses its end. Raises BadInput for an unknown label."""
-    columns = read_columns(path, ("input", "output"))
+    columns = read_columns(paths, ("input", "output"))
     ids = {label: i for i, label in enumerate(labels)}
     unknown = sorted(set(columns["output"]) - ids.keys())
     if unknown:
-        raise BadInput(f"the label {unknown[0]!r} is none of the {len(labels)} labels of the splits record", where=str(path))
+        raise BadInput(f"the label {unknown[0]!r} is none of the {len(labels)} labels of the splits record", where=_place(paths))
     texts, cut = encode_texts(tokenizer, columns["input"], max_length=max_length)
     rows = (Row(text, [ids[label]]) for text, label in zip(texts, columns["output"], strict=True))
-    return _report(Encoded(_in_arrow(rows), read=len(texts), cut=cut), path, max_length)
+    return _report(Encoded(_in_arrow(rows), read=len(texts), cut=cut), paths, max_length)
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> tuple[list[list[int]], int]:
@@ -129,13 +129,17 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> tu
     return list(whole), len(long)
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
-    """Columns of a split file as lists, in file order."""
-    try:
-        table = pq.read_table(path, columns=list(columns), memory_map=False)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"the split file cannot be read: {error}", where=str(path)) from error
-    return {name: table.column(name).to_pylist() for name in columns}
+def read_columns(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Columns of one side of the split as lists, in the order of its files and of their rows."""
+    found: dict[str, list[str]] = {name: [] for name in columns}
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=list(columns), memory_map=False)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"the split file cannot be read: {error}", where=str(path)) from error
+        for name in columns:
+            found[name] += table.column(name).to_pylist()
+    return found
 
 
 def collate(rows: Sequence[Row], pad_id: int, *, per_token: bool) -> dict[str, torch.Tensor]:
@@ -208,7 +212,12 @@ def _in_arrow(rows: Iterator[Row]) -> datasets.Dataset:
     return datasets.Dataset(InMemoryTable(whole))
 
 
-def _report(encoded: Encoded, path: Path, max_length: int) -> Encoded:
+def _place(paths: Sequence[Path]) -> str:
+    """Where the files of a side lie, for messages."""
+    return str(paths[0].parent) if paths else "an empty side"
+
+
+def _report(encoded: Encoded, paths: Sequence[Path], max_length: int) -> Encoded:
     if encoded.cut or encoded.dropped_long or encoded.dropped_boundary:
-        log.warning("%s: %s (max_length %d)", path.name, encoded.counts, max_length)
+        log.warning("%s: %s (max_length %d)", _place(paths), encoded.counts, max_length)
     return encoded

@@ -145,8 +145,8 @@ def _nf4() -> Any:
 
 
 def _keep_plain_kernels(model: nn.Module) -> None:
-    """On CPUs with AVX512-BF16 bitsandbytes packs 4-bit weights anew for a bf16 kernel as soon as a layer is asked outside training:
-    other numbers than were trained on, and an error where a matrix is narrower than a block (measured with 0.50.2)."""
+    """On CPUs with AVX512-BF16 bitsandbytes packs 4-bit weights anew for a bf16 kernel as soon as a layer is asked outside
+    training: other numbers than were trained on, and an error where a matrix is narrower than a block (seen with 0.50.2)."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,8 @@ class Tuned:
 
 
 def tune(
-    train: Path,
-    evaluation: Path,
+    train: Sequence[Path],
+    evaluation: Sequence[Path],
     params: TrainParams,
     *,
     task: Task,
@@ -59,7 +60,7 @@ def tune(
     tracker: Tracker,
     progress: Progress,
 ) -> Tuned:
-    """Train on the Parquet file `train`, watch the loss on `evaluation`, write the folder `adapter` and the file `curves`.
+    """Train on the Parquet files `train`, watch the loss on `evaluation`, write the folder `adapter` and the file `curves`.
 
     base: the base's folder, `ref` what it is, `template` its chat template (generate). checkpoints: this training's own folder,
     resumed from when it holds a whole checkpoint. Same inputs and seed on a CPU give the same adapter bytes, resumed or not.
@@ -77,9 +78,9 @@ def tune(
     progress("tokenising", 0, 0)
     if task is Task.GENERATE:
         chat = ChatTemplate(tokenizer, template or "")
-        splits = [encode_answers(path, chat, max_length=params.max_length) for path in (train, evaluation)]
+        splits = [encode_answers(paths, chat, max_length=params.max_length) for paths in (train, evaluation)]
     else:
-        splits = [encode_labels(path, tokenizer, labels, max_length=params.max_length) for path in (train, evaluation)]
+        splits = [encode_labels(paths, tokenizer, labels, max_length=params.max_length) for paths in (train, evaluation)]
         model.config.pad_token_id = tokenizer.pad_token_id  # decoders find a row's last token by it
     _check_rows(splits[0], train)
 
@@ -113,7 +114,7 @@ def tune(
         eval_loss=drawn.eval_loss,
         train_rows=len(splits[0]),
         trainable_parameters=trainable,
-        counts={path.stem: split.counts for path, split in zip((train, evaluation), splits, strict=True)},
+        counts={name: split.counts for name, split in zip(("train", "eval"), splits, strict=True)},
     )
 
 
@@ -128,10 +129,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_rows(encoded: Encoded, path: Path) -> None:
+def _check_rows(encoded: Encoded, paths: Sequence[Path]) -> None:
     if not len(encoded):
         raise BadInput(
             f"no row is left to train on: {encoded.counts}",
-            where=str(path),
+            where=str(paths[0].parent) if paths else "train",
             fix="raise train.max_length, or look at the rows" if encoded.read else "the train split is empty",
         )

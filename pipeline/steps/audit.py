@@ -182,11 +182,25 @@ def _recorded_files(chain: Chain) -> dict[str, str]:
     run = Workspace(Path())
     named: list[tuple[Path, str]] = []
     if chain.snapshot:
-        named += [(run.snapshot / s.path, s.sha256) for s in (*chain.snapshot.shards, *chain.snapshot.quarantine)]
+        listed = (*chain.snapshot.shards, *chain.snapshot.quarantine, *chain.snapshot.described)
+        named += [(run.snapshot / s.path, s.sha256) for s in listed]
         named.append((run.snapshot_record, chain.snapshot.digest))
     if chain.splits:
-        named += [(run.splits / s.path, s.sha256) for s in (chain.splits.train, chain.splits.eval, chain.splits.test)]
+        sides = (*chain.splits.train.parts, *chain.splits.eval.parts, *chain.splits.test.parts, *chain.splits.sides)
+        named += [(run.splits / s.path, s.sha256) for s in sides]
+        named += [(run.splits / s.path, s.sha256) for s in [chain.splits.leaks] if s]
         named.append((run.splits_record, chain.splits.digest))
+    if chain.curation:
+        kept = (chain.curation.dropped, *chain.curation.review)
+        named += [(run.curation / f.path, f.sha256) for f in kept]
+        named.append((run.curation_record, chain.curation.digest))
+    if chain.frozen:
+        named += [(run.frozen / f.path, f.sha256) for f in chain.frozen.sides]
+        named.append((run.frozen_record, chain.frozen.digest))
+    if chain.reserved:
+        listed = (*chain.reserved.shards, *chain.reserved.quarantine, *chain.reserved.described)
+        named += [(run.reserved / f.path, f.sha256) for f in listed]
+        named.append((run.reserved_record, chain.reserved.digest))
     if chain.training:
         named += [(run.training / "adapter" / f.path, f.sha256) for f in chain.training.adapter]
         named.append((run.training_record, chain.training.digest))

@@ -46,13 +46,13 @@ def evaluate(
 ) -> EvaluationReport:
     """Evaluate the adapter of `training` and leave evaluation.json, predictions.parquet and metrics.json in `out`.
 
-    data: folder with test.parquet. base: folder of the base model. champion_adapter: the champion's adapter folder, None when
+    data: folder of the splits record. base: folder of the base model. champion_adapter: the champion's adapter folder, None when
     nobody holds production. An empty test split is no error: the report then says rows=0, which the gate calls insufficient.
 
     Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one.
     """
     check_inputs(training, champion, splits, model, adapter=adapter, champion_adapter=champion_adapter)
-    rows = read_split(data / splits.test.path, splits.test)
+    rows = read_split(data, splits.test)
     answer: Answer = _nobody
     if len(rows):
         held = champion_adapter if champion.adapter_digest is not None else None
@@ -174,7 +174,7 @@ def _answers(subjects: Subjects, splits: Splits, params: EvaluateParams, data: P
 
 
 def _labels(subjects: Subjects, splits: Splits, params: EvaluateParams, data: Path, progress: Progress) -> Answer:
-    texts, labels = _labelled(read_split(data / splits.train.path, splits.train))
+    texts, labels = _labelled(read_split(data, splits.train))
     subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
 
     def answer(name: str, inputs: list[str]) -> list[str]:

@@ -46,7 +46,7 @@ def report(
     """The report page as HTML.
 
     predictions: predictions.parquet. curves: curves.jsonl, an object a line with step and some of loss, eval_loss,
-    learning_rate, grad_norm. test: test.parquet, so that rows the candidate won or lost show what was asked.
+    learning_rate, grad_norm. test: folder of the splits record, so that rows the candidate won or lost show what was asked.
     Raises Tampered when the predictions or the test split are not the recorded ones.
     """
     found = read_predictions(predictions, evaluation.predictions)
@@ -210,7 +210,7 @@ def _lineage(
     rows: list[tuple[str, str, str]] = [
         ("snapshot", snapshot.digest, snapshot.dataset),
         ("validation", validation.digest, f"suite {validation.suite[:12]}"),
-        ("splits", splits.digest, f"test file {splits.test.sha256[:12]}"),
+        ("splits", splits.digest, f"test side {splits.test.sha256[:12]}"),
         ("base model", base.digest, f"{base.id}{f' at {base.revision}' if base.revision else ''}"),
         ("training", training.digest, f"adapter {training.adapter_digest[:12]}"),
         ("champion", champion.digest, held),

@@ -1,112 +1,252 @@
-"""Split: a validated snapshot into train, eval and test, by a stable hash of each row's group.
+"""Split: what curation left of a snapshot into train, eval and test. Sides are frozen, and what is held out stays unseen.
 
-A row's side depends on its group and the salt alone (domain/splitting.py), so it never changes as data grows. Nothing is
-shuffled, drawn or filtered here.
+A group's side is drawn once (domain/splitting.py) and kept for good. Then rows to train on are compared with all that is held
+out: both held sides, benchmarks and edge cases (curation/leaks.py). What leaks is a value in the record, not an exception.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pipeline.curation.keys import KEY, Keys, find, hex_keys
+from pipeline.curation.leaks import check_leaks
 from pipeline.curation.shards import SCHEMA, TableWriter, read_tables
-from pipeline.domain.data import Snapshot, Split, SplitFile, Splits, Task, ValidationReport
+from pipeline.curation.sides import ORDER, Groups, Sides, draw, read_sides, write_sides
+from pipeline.domain.data import Curation, Frozen, Shard, Snapshot, Split, SplitFile, Splits, SplitSide, Task
 from pipeline.domain.record import digest_file
-from pipeline.domain.splitting import assign
 from pipeline.errors import Broken, Misuse
 from pipeline.params import SplitParams
 from pipeline.ports import Progress, silent
 
 _BATCH = 65_536
-_ORDER = (Split.TRAIN, Split.EVAL, Split.TEST)
+_HELD = (Split.EVAL, Split.TEST)
 
 
 def split(
     snapshot: Snapshot,
-    validation: ValidationReport,
+    curation: Curation,
     params: SplitParams,
     *,
     folder: Path,
+    curated: Path,
     out: Path,
+    scratch: Path,
+    frozen: Frozen,
+    frozen_folder: Path,
+    reserved: Snapshot,
+    reserved_folder: Path,
     progress: Progress = silent,
 ) -> Splits:
-    """Write train.parquet, eval.parquet, test.parquet and splits.json below `out`, from the snapshot in `folder`.
+    """Write train/, eval/, test/ (a file for each shard of the snapshot in `folder` that has rows there), sides/, leaks.parquet
+    and splits.json below `out`.
 
-    Rows keep the snapshot's order and columns. The same snapshot and params make the same bytes.
-    Raises Misuse when `validation` did not pass or is of another snapshot, or a side with a share gets no rows; Tampered when a
-    shard is not what was recorded.
+    curated: folder of `curation`, whose dropped rows are left out. frozen: the sides that groups have from earlier runs. reserved:
+    rows that must not be trained on. Rows keep the snapshot's order and columns; the same inputs make the same bytes. When rows
+    leak and params say block, the record's checks have failed and nothing may be trained on it.
+    Raises Misuse when `curation` did not pass or is of another snapshot, or a side with a share gets no rows; Tampered when a
+    file is not what was recorded.
     """
-    if validation.snapshot != snapshot.digest:
-        raise Misuse("this validation report is of another snapshot", where=str(folder), fix="validate this snapshot first")
-    if not validation.passed:
-        failed = ", ".join(check.name for check in validation.failures) or "no checks were made"
-        raise Misuse(f"the snapshot did not pass validation: {failed}", where=str(folder), fix="see validation.html")
+    _check_inputs(snapshot, curation, folder)
+    dropped = _dropped(curated, curation)
     _clear(out)
-    writers = {side: TableWriter(out / f"{side}.parquet.tmp") for side in _ORDER}
-    labels: set[str] = set()
-    done = 0
     try:
-        for batch in read_tables(folder, snapshot.shards, SCHEMA.names, batch_rows=_BATCH):
-            for side, table in _sides(batch, params).items():
-                writers[side].add_table(table)
-            if snapshot.task is Task.CLASSIFY:
-                labels.update(batch.column("output").unique().to_pylist())
-            done += batch.num_rows
-            progress("splitting", done, snapshot.rows)
-        if done != snapshot.rows:
-            raise Broken(f"the shards hold {done} rows, and the snapshot says {snapshot.rows}", where=str(folder))
-        _check_sizes({side: writer.rows for side, writer in writers.items()}, params, where=str(folder))
-        files = {side: _finish(writer, out / f"{side}.parquet") for side, writer in writers.items()}
+        rows = _Rows(snapshot, folder, dropped)
+        progress("drawing sides", 0, snapshot.rows)
+        groups = Groups.collect(rows.groups(params.stratify))
+        _check_count(int(groups.rows.sum()), snapshot, curation, folder)
+        sides, new = draw(groups, read_sides(frozen_folder, frozen.sides), params)
+        _check_sizes(groups, sides, params, where=str(folder))
+        written = write_sides(out / "sides", new)
+        leaks = check_leaks(
+            _held_out(rows, sides, reserved, reserved_folder),
+            lambda: rows.on(sides, Split.TRAIN),
+            params.leaks,
+            out=out / "leaks.parquet",
+            scratch=scratch,
+            progress=progress,
+        )
+        parts = _write_parts(rows, sides, leaks.drop, out, progress)
+        labels = rows.labels() if snapshot.task is Task.CLASSIFY else ()
     except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-            writer.path.unlink(missing_ok=True)
+        _clear(out)
         raise
     splits = Splits(
         snapshot=snapshot.digest,
-        validation=validation.digest,
+        validation=curation.validation,
+        curation=curation.digest,
+        frozen=frozen.digest,
+        reserved=reserved.digest,
         params=params.model_dump(mode="json"),
-        train=files[Split.TRAIN],
-        eval=files[Split.EVAL],
-        test=files[Split.TEST],
-        labels=tuple(sorted(labels)),
+        train=parts[Split.TRAIN],
+        eval=parts[Split.EVAL],
+        test=parts[Split.TEST],
+        sides=(written,) if written else (),
+        leaks=leaks.file,
+        checks=leaks.checks,
+        labels=labels,
     )
     splits.write(out / "splits.json")
     return splits
 
 
+class _Rows:
+    """The rows of a snapshot that curation left, read anew by whoever asks, a batch at a time."""
+
+    def __init__(self, snapshot: Snapshot, folder: Path, dropped: Keys) -> None:
+        self._snapshot = snapshot
+        self._folder = folder
+        self._dropped = dropped
+
+    def batches(self, shard: Shard) -> Iterator[Any]:
+        """The rows of one shard as pyarrow tables of all columns."""
+        import pyarrow as pa
+
+        for batch in read_tables(self._folder, [shard], SCHEMA.names, batch_rows=_BATCH):
+            table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
+            if len(self._dropped):
+                kept = find(self._dropped, hex_keys(table["id"])) < 0
+                table = table.filter(pa.array(kept))
+            yield table
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        return self._snapshot.shards
+
+    @property
+    def count(self) -> int:
+        return self._snapshot.rows - len(self._dropped)
+
+    def every(self) -> Iterator[Any]:
+        for shard in self._snapshot.shards:
+            yield from self.batches(shard)
+
+    def groups(self, stratify: str | None) -> Iterator[tuple[Keys, list[str] | None]]:
+        """Group, and stratum where params ask for strata, of each row."""
+        for table in self.every():
+            yield hex_keys(table["group"]), None if stratify is None else _strata(table, stratify)
+
+    def on(self, sides: Sides, *wanted: Split) -> Iterator[Any]:
+        """The rows of these sides as RecordBatches."""
+        numbers = [ORDER.index(side) for side in wanted]
+        for table in self.every():
+            yield from _on(table, sides, numbers).to_batches()
+
+    def labels(self) -> tuple[str, ...]:
+        found: set[str] = set()
+        for table in self.every():
+            found.update(table["output"].unique().to_pylist())
+        return tuple(sorted(found))
+
+
+def _check_inputs(snapshot: Snapshot, curation: Curation, folder: Path) -> None:
+    if curation.snapshot != snapshot.digest:
+        raise Misuse("this curation is of another snapshot", where=str(folder), fix="curate this snapshot first")
+    if not curation.passed:
+        failed = ", ".join(check.name for check in curation.failures)
+        raise Misuse(f"the snapshot did not pass curation: {failed}", where=str(folder), fix="see curation.html")
+
+
 def _clear(out: Path) -> None:
     # Files here may be hard links into the data store's cache: they are unlinked and never written to.
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("splits.json", *(f"{side}.parquet{end}" for side in _ORDER for end in ("", ".tmp"))):
+    for name in (*(side.value for side in ORDER), "sides"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("splits.json", "leaks.parquet"):
         (out / name).unlink(missing_ok=True)
 
 
-def _sides(batch: Any, params: SplitParams) -> dict[Split, Any]:
-    """The rows of a batch by side, in their order."""
+def _dropped(curated: Path, curation: Curation) -> Keys:
+    """Sorted keys of the rows that curation left out."""
+    found = [hex_keys(batch.column("id")) for batch in read_tables(curated, [curation.dropped], ["id"], batch_rows=_BATCH)]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, KEY)
+
+
+def _strata(table: Any, stratify: str) -> list[str]:
+    """The stratum of each row; rows that lack the field share one."""
+    column = {"label": "output", "source": "source", "kind": "kind"}.get(stratify)
+    if column is not None:
+        return list(table[column].to_pylist())
+    return [str(json.loads(meta).get(stratify, "")) for meta in table["meta"].to_pylist()]
+
+
+def _on(table: Any, sides: Sides, numbers: list[int]) -> Any:
     import pyarrow as pa
 
-    table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
-    sides = [
-        assign(group, salt=params.salt, eval_share=params.eval, test_share=params.test) for group in table["group"].to_pylist()
-    ]
-    return {side: table.filter(pa.array([found is side for found in sides])) for side in _ORDER}
+    return table.filter(pa.array(np.isin(sides.of(hex_keys(table["group"])), numbers)))
 
 
-def _check_sizes(rows: dict[Split, int], params: SplitParams, *, where: str) -> None:
+def _held_out(rows: _Rows, sides: Sides, reserved: Snapshot, folder: Path) -> Iterator[tuple[str, Any]]:
+    """(name of the set, its rows) of everything that may not be trained on."""
+    for side in _HELD:
+        yield from ((side.value, batch) for batch in rows.on(sides, side))
+    for batch in read_tables(folder, reserved.shards, SCHEMA.names, batch_rows=_BATCH):
+        yield "reserved", batch
+
+
+def _check_count(seen: int, snapshot: Snapshot, curation: Curation, folder: Path) -> None:
+    if seen != snapshot.rows - curation.dropped.rows:
+        said = f"the shards hold {seen} rows that are to be split, and the records say"
+        raise Broken(f"{said} {snapshot.rows} less {curation.dropped.rows}", where=str(folder))
+
+
+def _check_sizes(groups: Groups, sides: Sides, params: SplitParams, *, where: str) -> None:
     """A side that was asked for and is empty would make everything measured on it vacuous."""
     shares = {Split.TRAIN: 1 - params.eval - params.test, Split.EVAL: params.eval, Split.TEST: params.test}
     for side, share in shares.items():
-        if share > 0 and not rows[side]:
+        if share > 0 and not np.any(sides.numbers == ORDER.index(side)):
             fix = f"bring more data (groups of equal rows stay together), or change split.{side}"
             raise Misuse(
-                f"no row fell to {side}, which should get {share:.0%} of {sum(rows.values())} rows",
+                f"no row fell to {side}, which should get {share:.0%} of {int(groups.rows.sum())} rows",
                 where=where,
                 fix=fix if side is not Split.TRAIN else "bring more data, or lower split.eval and split.test",
             )
 
 
-def _finish(writer: TableWriter, final: Path) -> SplitFile:
+def _write_parts(rows: _Rows, sides: Sides, leaked: Keys, out: Path, progress: Progress) -> dict[Split, SplitSide]:
+    """A file for each shard and side that has rows; rows in `leaked` are left out of train."""
+    parts: dict[Split, list[SplitFile]] = {side: [] for side in ORDER}
+    done = 0
+    for shard in rows.shards:
+        name = Path(shard.path).name
+        writers: dict[Split, TableWriter] = {}
+        try:
+            for table in rows.batches(shard):
+                for side, part in _by_side(table, sides, leaked):
+                    if part.num_rows:
+                        if side not in writers:
+                            (out / side.value).mkdir(exist_ok=True)
+                            writers[side] = TableWriter(out / side.value / f"{name}.tmp")
+                        writers[side].add_table(part)
+                done += table.num_rows
+                progress("splitting", done, rows.count)
+            for side, writer in writers.items():
+                parts[side].append(_finish(writer, out, side, name))
+        except BaseException:
+            for writer in writers.values():
+                writer.abandon()
+            raise
+    return {side: SplitSide(parts=tuple(files)) for side, files in parts.items()}
+
+
+def _by_side(table: Any, sides: Sides, leaked: Keys) -> Iterator[tuple[Split, Any]]:
+    import pyarrow as pa
+
+    numbers = sides.of(hex_keys(table["group"]))
+    for number, side in enumerate(ORDER):
+        mask = numbers == number
+        if side is Split.TRAIN and len(leaked):
+            mask &= find(leaked, hex_keys(table["id"])) < 0
+        yield side, table.filter(pa.array(mask))
+
+
+def _finish(writer: TableWriter, out: Path, side: Split, name: str) -> SplitFile:
     writer.close()
+    final = out / side.value / name
     writer.path.replace(final)
-    return SplitFile(path=final.name, sha256=digest_file(final), bytes=final.stat().st_size, rows=writer.rows)
+    return SplitFile(path=f"{side.value}/{name}", sha256=digest_file(final), bytes=final.stat().st_size, rows=writer.rows)

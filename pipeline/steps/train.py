@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.domain.data import Splits
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.record import describe_files, digest_file, digest_value
-from pipeline.errors import Tampered
+from pipeline.errors import Misuse, Tampered
 from pipeline.modeling.base import describe_base, template_text
 from pipeline.params import ModelParams, TrainParams
 from pipeline.ports import Progress, Tracker, silent
@@ -37,10 +37,14 @@ def train(
 
     base: the base's folder (see modeling.base.locate_base). checkpoints: where interrupted trainings are kept; each has a folder
     named by all that could change its result, so it is resumed exactly and never by another. root: where the relative path
-    of model.chat_template starts. Raises Tampered when a split file is not the recorded one; see modeling.training.tune.
+    of model.chat_template starts. Raises Misuse when the splits did not pass their checks, Tampered when a split file is not the
+    recorded one; see modeling.training.tune.
     """
-    for split in (splits.train, splits.eval):
-        _check_split(data, split.path, split.sha256)
+    if not splits.passed:
+        failed = ", ".join(check.name for check in splits.failures)
+        raise Misuse(f"rows to train on repeat rows held out: {failed}", where=str(data), fix="see leaks.parquet")
+    for part in (*splits.train.parts, *splits.eval.parts):
+        _check_split(data, part.path, part.sha256)
     ref = describe_base(model, base, root=root)
 
     from pipeline.modeling.training import tune, versions
@@ -50,7 +54,7 @@ def train(
     tracker.log_params(_flatten(settings | {"base": ref.model_dump(mode="json")}))
     tracker.set_tags({"tuneline.base": ref.digest, "tuneline.splits": splits.digest})
     for name, split in (("train", splits.train), ("eval", splits.eval)):
-        tracker.log_dataset(name, split.sha256, source=split.path, rows=split.rows, context=name)
+        tracker.log_dataset(name, split.sha256, source=name, rows=split.rows, context=name)
 
     # A run that fails must leave nothing that looks like a result, an earlier one's least of all.
     for stale in (out / "training.json", out / "curves.jsonl"):
@@ -60,8 +64,8 @@ def train(
     identity = digest_value([splits.digest, ref.digest, params.model_dump(mode="json"), model.task, model.chat_template, made_by])
     folder = checkpoints / identity[:24]
     tuned = tune(
-        data / splits.train.path,
-        data / splits.eval.path,
+        [data / part.path for part in splits.train.parts],
+        [data / part.path for part in splits.eval.parts],
         params,
         task=model.task,
         labels=splits.labels,

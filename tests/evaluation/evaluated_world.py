@@ -10,7 +10,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from pipeline.domain.data import Example, Snapshot, SourceFile, SplitFile, Splits, Task, ValidationReport, example_id
+from pipeline.domain.data import (
+    Example,
+    Frozen,
+    Snapshot,
+    SourceFile,
+    SplitFile,
+    Splits,
+    SplitSide,
+    Task,
+    ValidationReport,
+    empty_snapshot,
+    example_id,
+)
 from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, TrainingRun
 from pipeline.domain.record import canonical_json, describe_files, digest_file, digest_value
 from pipeline.evaluation.rows import SplitRows, read_split
@@ -65,11 +77,11 @@ def make_world(root: Path, rows: int = 160, *, champion: bool = True, task: Task
     table = pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()})
     parquet.write_table(table, data / "test.parquet")
 
-    def split(name: str, number: int) -> SplitFile:
+    def split(name: str, number: int) -> SplitSide:
         path = data / name
         if not path.exists():
             path.write_bytes(b"")
-        return SplitFile(path=name, sha256=digest_file(path), bytes=path.stat().st_size, rows=number)
+        return SplitSide(parts=(SplitFile(path=name, sha256=digest_file(path), bytes=path.stat().st_size, rows=number),))
 
     source = SourceFile(name="week1.jsonl", sha256="1" * 64, bytes=9, read=rows + 3, accepted=rows, duplicate=1, quarantined=2)
     snapshot = Snapshot(dataset="support", task=task, parent=None, sources=(source,), shards=(), quarantine=())
@@ -77,6 +89,9 @@ def make_world(root: Path, rows: int = 160, *, champion: bool = True, task: Task
     splits = Splits(
         snapshot=snapshot.digest,
         validation=validation.digest,
+        curation="6" * 64,
+        frozen=Frozen().digest,
+        reserved=empty_snapshot("support", task).digest,
         params={"test": 0.15},
         train=split("train.parquet", 1000),
         eval=split("eval.parquet", 50),
@@ -92,7 +107,7 @@ def make_world(root: Path, rows: int = 160, *, champion: bool = True, task: Task
     if champion:
         files = [f.model_dump(mode="json") for f in describe_files(root / "champion")]
         held = Champion(version="3", training="7" * 64, adapter_digest=digest_value(files))
-    return World(root, snapshot, validation, splits, training, held, read_split(data / "test.parquet", splits.test))
+    return World(root, snapshot, validation, splits, training, held, read_split(data, splits.test))
 
 
 def make_training(adapter: Path, splits: Splits, task: Task = Task.CLASSIFY, **changes: Any) -> TrainingRun:

@@ -85,7 +85,7 @@ def test_labels(base: Path, tmp_path: Path) -> None:
         champion=champion,
         predictions=tmp_path / "work" / "evaluation" / "predictions.parquet",
         curves=tmp_path / "work" / "second" / "curves.jsonl",
-        test=data / "test.parquet",
+        test=data,
     )
     for told in ("Passed: all 3 checks.", "Loss", "Learning rate", "Gradient norm", "train.learning_rate"):
         assert told in html

@@ -137,10 +137,10 @@ def test_changed_test_file_is_refused(world: World) -> None:
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
     with pytest.raises(Tampered, match=r"test\.parquet"):
-        read_split(path, world.splits.test)
+        read_split(path.parent, world.splits.test)
     path.unlink()
     with pytest.raises(Broken, match="cannot be read"):
-        read_split(path, world.splits.test)
+        read_split(path.parent, world.splits.test)
 
 
 def test_changed_predictions_are_refused(world: World) -> None:

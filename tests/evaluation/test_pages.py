@@ -182,7 +182,7 @@ def _report(world: World, right: dict[str, float], curves: Path) -> str:
         champion=world.champion,
         predictions=world.root / "evaluation" / "predictions.parquet",
         curves=curves,
-        test=world.root / "data" / "test.parquet",
+        test=world.root / "data",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.domain.data import EXAMPLE_COLUMNS, SplitFile, Splits, example_id
+from pipeline.domain.data import EXAMPLE_COLUMNS, SplitFile, Splits, SplitSide, example_id
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.record import digest_file
 from pipeline.params import ModelParams, TrainParams
@@ -71,17 +71,19 @@ def write_splits(
     folder: Path, train: list[tuple[str, str]], evaluation: list[tuple[str, str]], *, task: str, labels: tuple[str, ...] = ()
 ) -> tuple[Path, Splits]:
     """Write train, eval and test files as the split step does, and the record of them."""
-    files: dict[str, SplitFile] = {}
+    files: dict[str, SplitSide] = {}
     for name, rows in (("train", train), ("eval", evaluation), ("test", evaluation)):
         path = folder / f"{name}.parquet"
         columns: dict[str, list[Any]] = {c: [] for c in EXAMPLE_COLUMNS}
         for n, (text, output) in enumerate(rows):
-            values = (example_id(text, output), example_id(text, ""), text, output, "{}", "test.jsonl", n + 1)
+            values = (example_id(text, output), example_id(text, ""), text, output, "{}", "test.jsonl", n + 1, "label" if task == "classify" else "answer")
             for column, value in zip(EXAMPLE_COLUMNS, values, strict=True):
                 columns[column].append(value)
         pq.write_table(pa.table(columns), path)
-        files[name] = SplitFile(path=path.name, sha256=digest_file(path), bytes=path.stat().st_size, rows=len(rows))
-    record = Splits(snapshot="0" * 64, validation="1" * 64, params={"task": task}, labels=labels, **files)
+        file = SplitFile(path=path.name, sha256=digest_file(path), bytes=path.stat().st_size, rows=len(rows))
+        files[name] = SplitSide(parts=(file,))
+    named = {"curation": "2" * 64, "frozen": "3" * 64, "reserved": "4" * 64}
+    record = Splits(snapshot="0" * 64, validation="1" * 64, **named, params={"task": task}, labels=labels, **files)
     return folder, record
 
 

@@ -104,11 +104,11 @@ def test_a_prompt_that_melts_into_the_answer_is_dropped_and_counted(tokenizer, t
     good, bad = (ask("x"), " like it"), (ask("x"), "t is in Peru.")
     assert loose.pairs([bad[0]], [bad[1]]) == [None]
     data, _ = write_splits(tmp_path, [good] * 30 + [bad], [good], task="generate")
-    encoded = encode_answers(data / "train.parquet", loose, max_length=64)
+    encoded = encode_answers([data / "train.parquet"], loose, max_length=64)
     assert encoded.counts == {"read": 31, "kept": 30, "cut": 0, "dropped_long": 0, "dropped_boundary": 1}
     data, _ = write_splits(tmp_path, [good] * 5 + [bad] * 5, [good], task="generate")
     with pytest.raises(Misuse, match="no prefix"):
-        encode_answers(data / "train.parquet", loose, max_length=64)
+        encode_answers([data / "train.parquet"], loose, max_length=64)
 
 
 def test_long_prompts_lose_their_start_and_long_answers_their_row(chat, tmp_path):
@@ -116,7 +116,7 @@ def test_long_prompts_lose_their_start_and_long_answers_their_row(chat, tmp_path
 
     rows = [(ask("a"), "b"), (ask("word " * 50 + "last"), "b"), (ask("a"), "q" * 80)]
     data, _ = write_splits(tmp_path, rows, rows[:1], task="generate")
-    encoded = encode_answers(data / "train.parquet", chat, max_length=24)
+    encoded = encode_answers([data / "train.parquet"], chat, max_length=24)
     assert encoded.counts == {"read": 3, "kept": 2, "cut": 1, "dropped_long": 1, "dropped_boundary": 0}
     whole, cut = encoded
     [pair] = chat.pairs(*[[part] for part in rows[1]])
@@ -130,7 +130,7 @@ def test_a_batch_is_masked_on_padding(chat, tmp_path):
 
     rows = [(ask("a"), "b"), (ask("a longer question"), "and a longer answer")]
     data, _ = write_splits(tmp_path, rows, rows, task="generate")
-    encoded = encode_answers(data / "train.parquet", chat, max_length=64)
+    encoded = encode_answers([data / "train.parquet"], chat, max_length=64)
     batch = collate(list(encoded), 0, per_token=True)
     assert batch["attention_mask"].sum(1).tolist() == [len(r.input_ids) for r in encoded]
     assert (batch["labels"] != IGNORED).sum(1).tolist() == [sum(i != IGNORED for i in r.labels) for r in encoded]
@@ -157,11 +157,11 @@ def test_long_texts_lose_their_end_and_strange_labels_are_refused(tokenizer, lab
     from pipeline.modeling.encoding import encode_labels
 
     data, splits = label_data
-    encoded = encode_labels(data / "train.parquet", tokenizer, splits.labels, max_length=3)
+    encoded = encode_labels([data / "train.parquet"], tokenizer, splits.labels, max_length=3)
     assert encoded.cut == encoded.read == 60
     assert {len(row.input_ids) for row in encoded} == {3}
     with pytest.raises(BadInput, match="'number' is none of the 2 labels"):
-        encode_labels(data / "train.parquet", tokenizer, ("animal", "colour"), max_length=64)
+        encode_labels([data / "train.parquet"], tokenizer, ("animal", "colour"), max_length=64)
 
 
 def test_messages_are_parsed_strictly():

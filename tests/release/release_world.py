@@ -13,7 +13,20 @@ from pathlib import Path
 from folder_registry import FolderRegistry
 
 from pipeline.backends.ledger import SqlLedger
-from pipeline.domain.data import CheckResult, Shard, Snapshot, SourceFile, SplitFile, Splits, Task, ValidationReport
+from pipeline.domain.data import (
+    CheckResult,
+    Curation,
+    Frozen,
+    Shard,
+    Snapshot,
+    SourceFile,
+    SplitFile,
+    Splits,
+    SplitSide,
+    Task,
+    ValidationReport,
+    empty_snapshot,
+)
 from pipeline.domain.gating import GateCheck, GateDecision, Outcome
 from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, MetricValue, Subject, TrainingRun
 from pipeline.domain.record import FileDigest, describe_files, digest_bytes, digest_file
@@ -176,8 +189,19 @@ def _make_run(root: Path, name: str, verdict: Outcome) -> Candidate:
     sides = {}
     for side in ("train", "eval", "test"):
         place = _put(run.splits / f"{side}.parquet", f"PAR1 {side} PAR1".encode())
-        sides[side] = _describe(SplitFile, place, run.splits, rows=3)
-    splits = Splits(snapshot=snapshot.digest, validation=validation.digest, params={"test": 0.3}, **sides)
+        sides[side] = SplitSide(parts=(_describe(SplitFile, place, run.splits, rows=3),))
+    frozen, reserved, curation = Frozen(), empty_snapshot(MODEL, Task.GENERATE), _curation(run, snapshot, validation)
+    frozen.write(run.frozen_record)
+    reserved.write(run.reserved_record)
+    splits = Splits(
+        snapshot=snapshot.digest,
+        validation=validation.digest,
+        curation=curation.digest,
+        frozen=frozen.digest,
+        reserved=reserved.digest,
+        params={"test": 0.3},
+        **sides,
+    )
     splits.write(run.splits_record)
     _put(run.training / "adapter" / "adapter_model.safetensors", f"weights of {name}".encode() * 20)
     _put(run.training / "adapter" / "adapter_config.json", b'{"r": 4}')
@@ -221,6 +245,20 @@ def _make_run(root: Path, name: str, verdict: Outcome) -> Candidate:
     )
     decision.write(run.decision_record)
     return Candidate(decision, training, evaluation, run_id=digest_bytes(name.encode())[:32], tag=f"run-{name}", run=run)
+
+
+def _curation(run: Workspace, snapshot: Snapshot, validation: ValidationReport) -> Curation:
+    dropped = _put(run.curation / "dropped.parquet", b"PAR1 dropped PAR1")
+    curation = Curation(
+        snapshot=snapshot.digest,
+        validation=validation.digest,
+        params={},
+        rules=(),
+        checks=(),
+        dropped=_describe(SplitFile, dropped, run.curation, rows=0),
+    )
+    curation.write(run.curation_record)
+    return curation
 
 
 def _put(path: Path, content: bytes) -> Path:
