@@ -1,93 +1,128 @@
-"""Rows into examples: every row that is read ends as exactly one of accepted, duplicate, or quarantined, and is counted.
+"""Rows into examples, a chunk at a time: every row of a chunk ends as an example or in quarantine, in its order.
 
-Where rows come from and where examples go is for the callers: this module holds no file and writes nothing.
+Pure, and the same in every process: what a chunk becomes depends on the chunk and the recipe alone, so chunks can be taken in
+anywhere. Which examples are known already is curation/seen.py's; where rows come from and go to is for the callers.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
 
-from pipeline.curation.formats import NEEDED, Fields, read_parts, rename, tell_format
-from pipeline.curation.lines import RAW_CAP, Row
+from pipeline.curation.formats import NEEDED, Fields, Parts, fits, formats_of, read_fields, read_parts, tell_format
+from pipeline.curation.lines import RAW_CAP, Row, json_lines
 from pipeline.curation.reasons import Code, Rejected
-from pipeline.domain.data import Example, QuarantinedRow, Task
+from pipeline.curation.shards import SCHEMA
+from pipeline.domain.data import ExampleKind, QuarantinedRow, Task
+from pipeline.domain.record import canonical_json
 from pipeline.errors import BadInput
-from pipeline.params import IngestParams
+from pipeline.params.ingest import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of one file that can be taken in by itself.
+
+    rows: parsed rows, or the bytes of whole lines of JSONL, of which `before` lines came earlier; the last one may be followed by
+    `beyond` bytes that were left out since it is too long. format: what the file's earlier rows were told to be.
+    """
+
+    source: str
+    reading: Reading
+    rows: bytes | Sequence[Row]
+    before: int = 0
+    beyond: int = 0
+    format: str | None = None
 
 
 @dataclass(slots=True)
-class Tally:
-    """Where the rows of one source ended: read = accepted + duplicate + quarantined."""
+class Taken:
+    """What became of a chunk. examples: a pyarrow table of shards.SCHEMA, repeated ones included; rejects: a line of JSON each.
 
-    read: int = 0
-    accepted: int = 0
-    duplicate: int = 0
-    quarantined: int = 0
-
-
-class Intake:
-    """Turns the rows of one file after the other into examples, and remembers which examples it has seen.
-
-    known: ids (16 bytes each) of the examples that earlier snapshots hold; it is added to.
+    read = rows of examples + rejects. format: as told by now. fitting: whether some row had the fields that the format needs;
+    unfit: the fields of the first object that had not. altered: rows that a rule changed, by rule.
     """
 
-    def __init__(self, params: IngestParams, task: Task, known: set[bytes]) -> None:
-        self._params = params
-        self._task = task
-        self._known = known
+    examples: Any
+    rejects: list[bytes]
+    read: int
+    format: str | None
+    fitting: bool
+    unfit: list[str] | None
+    altered: Counter[str] = field(default_factory=Counter)
 
-    def take(self, rows: Iterable[Row], *, source: str, where: str, tally: Tally) -> Iterator[Example | QuarantinedRow]:
-        """What becomes of each row; duplicates are only counted in `tally`, which is kept up to date between two items.
 
-        Raises BadInput at the end when the rows were objects, but not one had the fields that the format needs: then it is the
-        params that are wrong, not the rows.
-        """
-        format: str | None = None if self._params.format == "auto" else self._params.format
-        fitting, unfit = False, None
-        for row in rows:
-            tally.read += 1
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """The recipe by which rows become examples; called with a chunk it says what became of it."""
+
+    task: Task
+    max_line_bytes: int
+    max_depth: int
+
+    def __call__(self, chunk: Chunk) -> Taken:
+        format = chunk.format or _asked_format(chunk.reading)
+        rejects: list[bytes] = []
+        accepted: list[Parts] = []
+        lines: list[int] = []
+        read, fitting, unfit = 0, False, None
+        for row in self._rows(chunk):
+            read += 1
             try:
-                fields = self._fields(row)
-                format = format or tell_format(fields, self._task)
+                fields = _fields(row, chunk.reading)
+                format = format or tell_format(fields, self.task)
                 if format is None:
                     unfit = unfit or list(fields)
-                    raise Rejected(Code.MISSING_FIELD, f"the row has the fields of no format that the task {self._task} knows")
-                fitting = fitting or all(field in fields for field in NEEDED[format])
+                    raise Rejected(Code.MISSING_FIELD, f"the row has the fields of no format that the task {self.task} knows")
+                fitting = fitting or fits(fields, format)
                 if not fitting:
                     unfit = unfit or list(fields)
-                parts = read_parts(fields, format, self._params.group_by)
+                accepted.append(read_parts(fields, format, chunk.reading))
+                lines.append(row.line)
             except Rejected as rejected:
-                tally.quarantined += 1
-                yield quarantined(row, rejected, source)
-                continue
-            key = bytes.fromhex(parts.id)
-            if key in self._known:
-                tally.duplicate += 1
-                continue
-            self._known.add(key)
-            tally.accepted += 1
-            yield Example(*parts, source=source, line=row.line)
-        if unfit is not None and not fitting:
-            raise self._wrong_fields(unfit, where)
+                record = quarantined(row, rejected, chunk.source)
+                rejects.append(canonical_json(record.model_dump(mode="json")).encode())
+        return Taken(self._table(accepted, lines, chunk.source), rejects, read, format, fitting, unfit)
 
-    def _fields(self, row: Row) -> Fields:
-        if isinstance(row.value, Rejected):
-            raise row.value
-        if not isinstance(row.value, dict):
-            raise Rejected(Code.NOT_AN_OBJECT, "the row is a JSON value, but no object")
-        return rename(row.value, self._params.columns)
+    def tell(self, chunk: Chunk) -> str | None:
+        """The format of the chunk's first row that is of one, so that the file's next chunks need not wait for this one."""
+        if format := chunk.format or _asked_format(chunk.reading):
+            return format
+        for row in self._rows(chunk):
+            try:
+                if format := tell_format(_fields(row, chunk.reading), self.task):
+                    return format
+            except Rejected:
+                continue
+        return None
 
-    def _wrong_fields(self, seen: list[str], where: str) -> BadInput:
-        fitting = [name for name in NEEDED if (name == "classification") == (self._task is Task.CLASSIFY)]
-        wanted = fitting if self._params.format == "auto" else [self._params.format]
-        needed = ", or ".join(f"{' and '.join(NEEDED[name])} ({name})" for name in wanted)
+    def wrong_fields(self, reading: Reading, seen: Sequence[str], where: str) -> BadInput:
+        """The error for a file of objects, not one of which had the fields that the format needs: the params are wrong then."""
+        wanted = formats_of(self.task) if reading.format == "auto" else [reading.format]
+        needed = ", or ".join(f"{' and '.join(NEEDED[name][0])} ({name})" for name in wanted)
         return BadInput(
             f"no row has the fields {needed}; there are: {', '.join(repr(name[:60]) for name in seen[:12]) or 'none'}",
             where=where,
-            fix=f"say which field is which in params.yaml, e.g. ingest.columns: {{{NEEDED[wanted[0]][0]}: THEIR_NAME}}",
+            fix=f"say which field is which in params.yaml, e.g. ingest.columns: {{{NEEDED[wanted[0]][0][0]}: THEIR_NAME}}",
         )
+
+    def _rows(self, chunk: Chunk) -> Iterable[Row]:
+        if isinstance(chunk.rows, bytes):
+            stream = BytesIO(chunk.rows)
+            return json_lines(stream, self.max_line_bytes, self.max_depth, before=chunk.before, beyond=chunk.beyond)
+        return chunk.rows
+
+    def _table(self, accepted: Sequence[Parts], lines: Sequence[int], source: str) -> Any:
+        import pyarrow as pa
+
+        kind = ExampleKind.LABEL if self.task is Task.CLASSIFY else ExampleKind.ANSWER
+        columns: dict[str, Any] = {"source": [source] * len(lines), "line": lines, "kind": [kind] * len(lines)}
+        columns |= zip(Parts._fields, zip(*accepted, strict=True) if accepted else [()] * len(Parts._fields), strict=True)
+        return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def quarantined(row: Row, why: Rejected, source: str) -> QuarantinedRow:
@@ -102,6 +137,16 @@ def quarantined(row: Row, why: Rejected, source: str) -> QuarantinedRow:
         raw_encoding=encoding,
         raw_bytes=row.raw_bytes,
     )
+
+
+def _asked_format(reading: Reading) -> str | None:
+    return None if reading.format == "auto" else reading.format
+
+
+def _fields(row: Row, reading: Reading) -> Fields:
+    if isinstance(row.value, Rejected):
+        raise row.value
+    return read_fields(row.value, reading, row.section)
 
 
 def _readable(raw: bytes) -> tuple[str, str]:

@@ -5,13 +5,40 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from typing import cast
 
+from pipeline.curation.documents import json_document
 from pipeline.curation.files import Opened
-from pipeline.curation.lines import Row, json_document, json_lines
+from pipeline.curation.intake import Chunk
+from pipeline.curation.lines import CHUNK_BYTES, Row, cut_lines, json_lines
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.tables import csv_rows, parquet_rows
 from pipeline.errors import BadInput
 from pipeline.params import IngestParams
+
+_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+_CHUNK_ROWS = 8192
+
+
+def read_chunks(opened: Opened, params: IngestParams) -> Iterator[Chunk]:
+    """A file in chunks, in its order: JSONL as bytes, to be parsed wherever a chunk is taken in; other kinds as rows.
+
+    Raises what `read_rows` raises.
+    """
+    source, reading = opened.found.name, opened.found.reading
+    if opened.found.kind != "jsonl":
+        for rows in _batches(read_rows(opened, params)):
+            yield Chunk(source, reading, rows)
+        return
+    before = 0
+    try:
+        for part, beyond in cut_lines(opened.stream, params.max_line_bytes):
+            yield Chunk(source, reading, part, before, beyond)
+            before += part.count(b"\n") + (not part.endswith(b"\n"))
+    except _DAMAGE as error:
+        yield Chunk(source, reading, [_damaged(before + 1, error)])
+    except OSError as error:
+        raise _unreadable(error, opened.found.where) from error
 
 
 def read_rows(opened: Opened, params: IngestParams) -> Iterator[Row]:
@@ -25,13 +52,10 @@ def read_rows(opened: Opened, params: IngestParams) -> Iterator[Row]:
         for row in _rows(opened, params, where):
             line = row.line
             yield row
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"the gzip stream is cut off or damaged from here on: {error}"
-        yield Row(line + 1, Rejected(Code.UNREADABLE, problem), b"", 0)
+    except _DAMAGE as error:
+        yield _damaged(line + 1, error)
     except OSError as error:
-        raise BadInput(
-            f"this file cannot be read: {error.strerror or error}", where=where, fix="check the disk it is on"
-        ) from error
+        raise _unreadable(error, where) from error
 
 
 def _rows(opened: Opened, params: IngestParams, where: str) -> Iterator[Row]:
@@ -39,7 +63,28 @@ def _rows(opened: Opened, params: IngestParams, where: str) -> Iterator[Row]:
     if kind == "jsonl":
         return json_lines(stream, params.max_line_bytes, params.max_depth)
     if kind == "json":
-        return json_document(stream, params.max_line_bytes, params.max_depth, where)
+        return json_document(stream, params.max_line_bytes, params.max_depth, where, opened.found.reading.records)
     if kind == "csv":
-        return csv_rows(stream, params.max_line_bytes, where)
+        return csv_rows(stream, params.max_line_bytes, where, opened.found.reading.header)
     return parquet_rows(stream, params.max_line_bytes, where)
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += row.raw_bytes
+        if len(batch) >= _CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _damaged(line: int, error: Exception) -> Row:
+    return Row(line, Rejected(Code.UNREADABLE, f"the gzip stream is cut off or damaged from here on: {error}"), b"", 0)
+
+
+def _unreadable(error: OSError, where: str) -> BadInput:
+    return BadInput(f"this file cannot be read: {error.strerror or error}", where=where, fix="check the disk it is on")

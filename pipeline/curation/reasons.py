@@ -85,3 +85,6 @@ class Rejected(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[Rejected], tuple[Code, str]]:
+        return Rejected, (self.code, self.reason)

@@ -9,13 +9,16 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.curation.keys import hex_keys
+from pipeline.curation.seen import Seen
 from pipeline.domain.data import EXAMPLE_COLUMNS, Example, QuarantinedRow, Shard, Snapshot, Split, Splits
 from pipeline.domain.record import FileDigest, canonical_json, digest_file
 from pipeline.errors import Broken, Tampered
@@ -37,11 +40,6 @@ class TableWriter:
         self._writer = pq.ParquetWriter(
             path, SCHEMA, version="2.6", compression="zstd", compression_level=3, use_dictionary=["source", "output", "meta"]
         )
-
-    def add(self, examples: Sequence[Example]) -> None:
-        """Write `examples` as one row group."""
-        columns = [pa.array(list(map(attrgetter(field.name), examples)), field.type) for field in SCHEMA]
-        self.add_table(pa.Table.from_arrays(columns, schema=SCHEMA))
 
     def add_table(self, table: Any) -> None:
         """Write a pyarrow table of SCHEMA as one row group; an empty one is passed over."""
@@ -68,26 +66,39 @@ class BatchWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._examples: list[Example] = []
-        self._group_chars = self._shard_chars = 0
+        self._waiting: list[Any] = []
+        self._group_rows = self._group_chars = self._shard_chars = 0
         self._table: TableWriter | None = None
         self._done: list[tuple[Path, int]] = []
         self._rejects: BinaryIO | None = None
         self._rejected = 0
 
-    def accept(self, example: Example) -> None:
-        self._examples.append(example)
-        self._group_chars += len(example.input) + len(example.output) + len(example.meta)
-        if len(self._examples) >= _GROUP_ROWS or self._group_chars >= _GROUP_CHARS:
-            self._write_group()
+    def accept(self, examples: Any) -> None:
+        """Add the rows of a pyarrow table of SCHEMA. Groups and shards end where they do whatever tables the rows come in."""
+        chars = np.cumsum(sum(pc.utf8_length(examples[name]).to_numpy() for name in ("input", "output", "meta")))
+        start = before = 0
+        while start < examples.num_rows:
+            # The group ends with the row that fills it, by rows or by characters.
+            by_rows = start + _GROUP_ROWS - self._group_rows
+            by_chars = int(np.searchsorted(chars, before + _GROUP_CHARS - self._group_chars)) + 1
+            end = min(by_rows, by_chars, examples.num_rows)
+            self._waiting.append(examples.slice(start, end - start))
+            self._group_rows += end - start
+            self._group_chars += int(chars[end - 1]) - before
+            start, before = end, int(chars[end - 1])
+            if self._group_rows >= _GROUP_ROWS or self._group_chars >= _GROUP_CHARS:
+                self._write_group()
 
-    def reject(self, row: QuarantinedRow) -> None:
+    def reject(self, lines: Sequence[bytes]) -> None:
+        """Add quarantined rows: the canonical JSON of each."""
+        if not lines:
+            return
         if self._rejects is None:
             path = self._folder / "quarantine" / f"incoming{_TEMPORARY}"
             path.parent.mkdir(parents=True, exist_ok=True)
             self._rejects = path.open("wb")
-        self._rejects.write(canonical_json(row.model_dump(mode="json")).encode() + b"\n")
-        self._rejected += 1
+        self._rejects.writelines(line + b"\n" for line in lines)
+        self._rejected += len(lines)
 
     def publish(self) -> tuple[tuple[Shard, ...], tuple[Shard, ...]]:
         """Give all files their final names, durably. Returns (shards, quarantine files); either may be empty."""
@@ -113,15 +124,16 @@ class BatchWriter:
             self._rejects.close()
 
     def _write_group(self) -> None:
-        if not self._examples:
+        if not self._waiting:
             return
         if self._table is None:
             path = self._folder / "shards" / f"incoming-{len(self._done)}{_TEMPORARY}"
             path.parent.mkdir(parents=True, exist_ok=True)
             self._table = TableWriter(path)
-        self._table.add(self._examples)
+        # In one piece, since where pages end in the file depends on the pieces.
+        self._table.add_table(pa.concat_tables(self._waiting).combine_chunks())
         self._shard_chars += self._group_chars
-        self._examples, self._group_chars = [], 0
+        self._waiting, self._group_rows, self._group_chars = [], 0, 0
         if self._table.rows >= SHARD_ROWS or self._shard_chars >= SHARD_CHARS:
             self._close_shard()
 
@@ -139,9 +151,9 @@ class BatchWriter:
 
 
 def sweep(folder: Path, snapshot: Snapshot | None) -> None:
-    """Remove what a killed run left in a snapshot folder: each file in shards/ and quarantine/ that `snapshot` does not list."""
-    listed = {file.path for file in (*snapshot.shards, *snapshot.quarantine)} if snapshot else set()
-    for name in ("shards", "quarantine"):
+    """Remove what a killed run left in a snapshot folder: files in shards/, quarantine/, statistics/ that `snapshot` does not list."""
+    listed = {file.path for file in (*snapshot.shards, *snapshot.quarantine, *snapshot.described)} if snapshot else set()
+    for name in ("shards", "quarantine", "statistics"):
         for path in sorted((folder / name).glob("*")):
             if f"{name}/{path.name}" not in listed:
                 path.unlink()
@@ -171,7 +183,7 @@ def read_examples(folder: Path, snapshot: Snapshot) -> Iterator[Example]:
 
 def read_split(folder: Path, splits: Splits, split: Split) -> Iterator[Example]:
     """The examples of one side, in the order of the snapshot; see `read_tables` for what is verified and raised."""
-    return _examples(read_tables(folder, [getattr(splits, split.value)]))
+    return _examples(read_tables(folder, getattr(splits, split.value).parts))
 
 
 def read_quarantine(folder: Path, files: Iterable[FileDigest]) -> Iterator[QuarantinedRow]:
@@ -182,11 +194,11 @@ def read_quarantine(folder: Path, files: Iterable[FileDigest]) -> Iterator[Quara
                 yield QuarantinedRow.model_validate_json(line)
 
 
-def known_ids(folder: Path, snapshot: Snapshot | None) -> set[bytes]:
-    """Ids (16 bytes each) of all examples that a snapshot holds."""
-    known: set[bytes] = set()
+def known_ids(folder: Path, snapshot: Snapshot | None) -> Seen:
+    """Ids of all examples that a snapshot holds."""
+    known = Seen()
     for batch in read_tables(folder, snapshot.shards if snapshot else (), ["id"], batch_rows=65_536):
-        known.update(map(bytes.fromhex, batch.column(0).to_pylist()))
+        known.add(hex_keys(batch.column(0)))
     return known
 
 

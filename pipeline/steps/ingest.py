@@ -7,21 +7,32 @@ done with a snapshot is the later steps'. Nothing here knows DVC or git.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
-from pipeline.curation.files import Opened, find, open_checked
-from pipeline.curation.intake import Intake, Tally
-from pipeline.curation.reading import read_rows
+from pipeline.curation.files import Found, Opened, find, open_checked
+from pipeline.curation.intake import Intake, Taken
+from pipeline.curation.keys import hex_keys
+from pipeline.curation.reading import read_chunks
+from pipeline.curation.seen import Seen
 from pipeline.curation.shards import BatchWriter, known_ids, sweep, sync
-from pipeline.domain.data import Example, Snapshot, SourceFile, Task
-from pipeline.errors import Misuse
+from pipeline.curation.workers import Workers
+from pipeline.domain.data import Snapshot, SourceFile, Task
+from pipeline.domain.record import FileDigest
+from pipeline.errors import Misuse, TunelineError
 from pipeline.params import IngestParams
 from pipeline.ports import Progress, silent
 
-_REPORT_ROWS = 10_000
+Forgotten = Callable[[Sequence[str]], Sequence[bool]]
+"""Says of ids (32 hex digits each) which were forgotten on request, and may not come back."""
+Describe = Callable[[Path, Snapshot], tuple[FileDigest, ...]]
+"""Writes what describes a snapshot into its folder, before snapshot.json is there; the snapshot is as it will be, but for this."""
 
 
 def ingest(
@@ -34,15 +45,21 @@ def ingest(
     folder: Path,
     root: Path | None = None,
     as_of: datetime | None = None,
+    afresh: bool = False,
+    forgotten: Forgotten | None = None,
+    describe: Describe | None = None,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> Snapshot:
     """Add the rows of new files below `sources` to the snapshot in `folder`, and return the snapshot that this makes.
 
     folder: holds the files of `parent`, which stay as they are; new shards and a quarantine file join them, and snapshot.json is
     replaced last, so a killed run changes nothing that counts. root: names in records are relative to it. as_of: files modified
-    after this instant are left for later. Without new files `parent` is returned and nothing is touched.
+    after this instant are left for later. afresh: all sources are read again, under the params of today; nothing of `parent` is
+    kept but its name. workers: how many processes take rows in; what is written does not depend on it.
+    Without new files `parent` is returned and nothing is touched.
     Raises BadInput for sources that are not readable data, TryLater for a file that is still being written, Misuse when `parent`
-    is another dataset's, Tampered when a shard of `parent` is not what was recorded.
+    is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken when a worker dies.
     """
     if parent is not None and (parent.dataset, parent.task) != (dataset, task):
         raise Misuse(
@@ -51,15 +68,19 @@ def ingest(
             fix="give the dataset a name of its own, or start in an empty folder",
         )
     sweep(folder, parent)
-    base = parent or Snapshot(dataset=dataset, task=task, parent=None, sources=(), shards=(), quarantine=())
-    fresh = _fresh_files(sources, root, as_of, {source.sha256 for source in base.sources})
+    base = _base(parent, dataset, task, afresh=afresh)
+    found = (replace(one, reading=params) for one in find(sources, root))
+    fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources})
     first = next(fresh, None)
-    if first is None:
-        return parent or _write_snapshot(folder, base)
-    intake = Intake(params, task, known_ids(folder, parent))
+    if first is None and base is parent:
+        return parent
     writer = BatchWriter(folder)
+    intake = Intake(task, params.max_line_bytes, params.max_depth)
     try:
-        read = [_read_file(opened, intake, params, writer, progress) for opened in chain([first], fresh)]
+        with Workers(intake, workers) as crew:
+            files = chain([first] if first else [], fresh)
+            desk = _Desk(intake, crew, writer, known_ids(folder, base) if first else Seen(), forgotten, progress)
+            read = desk.take_in(files, params)
         shards, quarantine = writer.publish()
         snapshot = base.model_copy(
             update={
@@ -70,20 +91,145 @@ def ingest(
                 "fresh": len(read),
             }
         )
-        return _write_snapshot(folder, snapshot)
+        if describe is not None:
+            snapshot = snapshot.model_copy(update={"described": describe(folder, snapshot)})
+        _write_snapshot(folder, snapshot)
     except BaseException:
-        first.close()
+        if first is not None:
+            first.close()
         writer.abandon()
         sweep(folder, parent)
         raise
+    if afresh:
+        sweep(folder, snapshot)
+    return snapshot
 
 
-def _fresh_files(sources: Sequence[Path], root: Path | None, as_of: datetime | None, seen: set[str]) -> Iterator[Opened]:
+@dataclass(slots=True)
+class _File:
+    """A file on its way in, and where its rows ended so far: read = accepted + duplicate + quarantined + forgotten."""
+
+    opened: Opened
+    read: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    quarantined: int = 0
+    forgotten: int = 0
+    altered: Counter[str] = field(default_factory=Counter)
+    fitting: bool = False
+    unfit: list[str] | None = None
+
+
+@dataclass(slots=True)
+class _Desk:
+    """Hands out chunks and takes what became of them in their order, whoever is done first: that makes the same snapshot always."""
+
+    intake: Intake
+    crew: Workers
+    writer: BatchWriter
+    known: Seen
+    forgotten: Forgotten | None
+    progress: Progress
+    waiting: deque[tuple[_File, Future[Taken] | None]] = field(default_factory=deque)
+    read: list[SourceFile] = field(default_factory=list)
+
+    def take_in(self, files: Iterable[Opened], params: IngestParams) -> list[SourceFile]:
+        """Where the rows of all `files` ended, in their order. Files are closed, whatever happens."""
+        try:
+            try:
+                for opened in files:
+                    self._hand_out(_File(opened), params)
+            except TunelineError:
+                # What is wrong with an earlier file is said first, as if one chunk had been taken in after the other.
+                self._settle(down_to=0)
+                raise
+            self._settle(down_to=0)
+        finally:
+            for file, _ in self.waiting:
+                file.opened.close()
+        return self.read
+
+    def _hand_out(self, file: _File, params: IngestParams) -> None:
+        self.crew.expect(file.opened.bytes)
+        format: str | None = None
+        try:
+            for chunk in read_chunks(file.opened, params):
+                chunk = replace(chunk, format=format)
+                self.waiting.append((file, self.crew.submit(chunk)))
+                format = format or self.intake.tell(chunk)
+                self._settle(down_to=self.crew.depth)
+        except BaseException:
+            file.opened.close()
+            raise
+        self.waiting.append((file, None))
+        self._settle(down_to=self.crew.depth)
+
+    def _settle(self, *, down_to: int) -> None:
+        while len(self.waiting) > down_to:
+            file, answer = self.waiting.popleft()
+            try:
+                if answer is not None:
+                    self._add(file, answer.result())
+                else:
+                    self.read.append(self._finish(file))
+            except BaseException:
+                file.opened.close()
+                raise
+
+    def _add(self, file: _File, taken: Taken) -> None:
+        examples = taken.examples
+        file.read += taken.read
+        file.quarantined += len(taken.rejects)
+        file.altered += taken.altered
+        file.unfit = file.unfit or (None if file.fitting else taken.unfit)
+        file.fitting = file.fitting or taken.fitting
+        self.writer.reject(taken.rejects)
+        if self.forgotten is not None and examples.num_rows:
+            examples = _keep(examples, [not gone for gone in self.forgotten(examples["id"].to_pylist())])
+            file.forgotten += taken.examples.num_rows - examples.num_rows
+        new = self.known.add(hex_keys(examples["id"]))
+        file.accepted += int(new.sum())
+        file.duplicate += len(new) - int(new.sum())
+        self.writer.accept(examples if new.all() else _keep(examples, new))
+        self.progress(f"reading {file.opened.found.name}", file.read, 0)
+
+    def _finish(self, file: _File) -> SourceFile:
+        opened, found = file.opened, file.opened.found
+        if file.unfit is not None and not file.fitting:
+            raise self.intake.wrong_fields(found.reading, file.unfit, found.where)
+        opened.check_unchanged()
+        opened.close()
+        self.progress(f"read {found.name}", file.read, file.read)
+        return SourceFile(
+            name=found.name,
+            sha256=opened.sha256,
+            bytes=opened.bytes,
+            read=file.read,
+            accepted=file.accepted,
+            duplicate=file.duplicate,
+            quarantined=file.quarantined,
+            forgotten=file.forgotten,
+            origin=found.origin,
+            license=found.license,
+            watermark=found.watermark,
+            altered=dict(sorted(file.altered.items())),
+        )
+
+
+def _base(parent: Snapshot | None, dataset: str, task: Task, *, afresh: bool) -> Snapshot:
+    """What is added to."""
+    if parent is not None and not afresh:
+        return parent
+    empty = Snapshot(dataset=dataset, task=task, parent=None, sources=(), shards=(), quarantine=())
+    return empty if parent is None else empty.model_copy(update={"tombstones": parent.tombstones})
+
+
+def _fresh_files(found: Iterable[Found], as_of: datetime | None, seen: set[str]) -> Iterator[Opened]:
     """Files whose bytes are new, opened one at a time; of two files with the same bytes the first."""
-    for found in find(sources, root):
-        if as_of is not None and found.modified > as_of.timestamp():
+    for one in found:
+        if as_of is not None and one.modified > as_of.timestamp():
             continue
-        opened = open_checked(found)
+        opened = open_checked(one)
         if opened.sha256 in seen:
             opened.close()
         else:
@@ -91,29 +237,10 @@ def _fresh_files(sources: Sequence[Path], root: Path | None, as_of: datetime | N
             yield opened
 
 
-def _read_file(opened: Opened, intake: Intake, params: IngestParams, writer: BatchWriter, progress: Progress) -> SourceFile:
-    tally, name = Tally(), opened.found.name
-    try:
-        for item in intake.take(read_rows(opened, params), source=name, where=opened.found.where, tally=tally):
-            if isinstance(item, Example):
-                writer.accept(item)
-            else:
-                writer.reject(item)
-            if tally.read % _REPORT_ROWS == 0:
-                progress(f"reading {name}", tally.read, 0)
-        opened.check_unchanged()
-    finally:
-        opened.close()
-    progress(f"read {name}", tally.read, tally.read)
-    return SourceFile(
-        name=name,
-        sha256=opened.sha256,
-        bytes=opened.bytes,
-        read=tally.read,
-        accepted=tally.accepted,
-        duplicate=tally.duplicate,
-        quarantined=tally.quarantined,
-    )
+def _keep(examples: object, mask: object) -> object:
+    import pyarrow as pa
+
+    return examples.filter(pa.array(mask))  # type: ignore[attr-defined]
 
 
 def _write_snapshot(folder: Path, snapshot: Snapshot) -> Snapshot:

@@ -192,7 +192,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_later(bench: Any, make
             IngestParams(), dataset="d", task=Task.GENERATE, sources=[path], parent=None, folder=bench.folder, progress=write_more
         )
     assert not [p for p in bench.folder.rglob("*") if p.is_file()]
-    assert bench.take().sources[0].read == 20_002
+    assert bench.take().sources[0].read == len(path.read_bytes().splitlines())
 
 
 KILLED = """
