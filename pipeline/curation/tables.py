@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from typing import Any, BinaryIO
 
@@ -26,12 +26,13 @@ _CELL = re.compile(r'(?:"((?:[^"]++|"")*+)"|([^",\r\n]*+))(,|\Z)')
 _PARQUET_ROWS = 1024
 
 
-def csv_rows(stream: BinaryIO, max_bytes: int, where: str) -> Iterator[Row]:
-    """Rows of a CSV stream with a header, numbered by the line they start on. Empty lines are no rows.
+def csv_rows(stream: BinaryIO, max_bytes: int, where: str, names: Sequence[str] = ()) -> Iterator[Row]:
+    """Rows of a CSV stream, numbered by the line they start on. Empty lines are no rows.
 
-    Cells are texts; quoted cells may hold line ends. Raises BadInput when the header cannot be one.
+    names: of the columns, where the file has no header. Cells are texts; quoted cells may hold line ends.
+    Raises BadInput when the header cannot be one.
     """
-    header: list[str] | None = None
+    header = list(names) or None
     for line, record, length, closed in _records(stream, max_bytes):
         if header is None:
             header = _header(record, length, closed, max_bytes, where)
