@@ -55,7 +55,7 @@ def json_lines(stream: BinaryIO, max_bytes: int, max_depth: int, *, before: int 
 def cut_lines(stream: BufferedIOBase, max_bytes: int) -> Iterator[tuple[bytes, int]]:
     """A stream in parts of whole lines, about CHUNK_BYTES each: (bytes, how many were left out after them).
 
-    Of a last line that is far too long only the beginning is in the part, and the number of bytes that follow it is said. When the
+    Of a last line that is far too long only the beginning is in the part, and the number of bytes that follow is said. When the
     stream breaks, the whole lines before the break come first, then its exception.
     """
     held: list[bytes] = []
@@ -124,7 +124,7 @@ def _lines(stream: BinaryIO, limit: int, before: int, beyond: int) -> Iterator[t
 
 
 def _skip_line(stream: BufferedIOBase, length: int) -> tuple[int, bytes]:
-    """(bytes up to the end of the line of which `length` are read, what was read after it). At SKIP_CAP the stream is given up."""
+    """(bytes up to the end of the line of which `length` are read, what was read after it). At SKIP_CAP it is given up."""
     skipped = 0
     while length + skipped <= SKIP_CAP and (piece := stream.read1(PIECE)):
         end = piece.find(b"\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
-from typing import cast
 
 from pipeline.curation.documents import json_document
 from pipeline.curation.files import Opened

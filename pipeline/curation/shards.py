@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.curation.keys import hex_keys
 from pipeline.curation.seen import Seen
 from pipeline.domain.data import EXAMPLE_COLUMNS, Example, QuarantinedRow, Shard, Snapshot, Split, Splits
-from pipeline.domain.record import FileDigest, canonical_json, digest_file
+from pipeline.domain.record import FileDigest, digest_file
 from pipeline.errors import Broken, Tampered
 
 SCHEMA = pa.schema([(name, pa.int64() if name == "line" else pa.string()) for name in EXAMPLE_COLUMNS])
@@ -151,7 +151,7 @@ class BatchWriter:
 
 
 def sweep(folder: Path, snapshot: Snapshot | None) -> None:
-    """Remove what a killed run left in a snapshot folder: files in shards/, quarantine/, statistics/ that `snapshot` does not list."""
+    """Remove what a killed run left: files in shards/, quarantine/ and statistics/ of `folder` that `snapshot` does not list."""
     listed = {file.path for file in (*snapshot.shards, *snapshot.quarantine, *snapshot.described)} if snapshot else set()
     for name in ("shards", "quarantine", "statistics"):
         for path in sorted((folder / name).glob("*")):

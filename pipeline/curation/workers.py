@@ -1,8 +1,8 @@
-"""Processes of our own that each hold one callable and answer calls of it, so that all cores work. Results are asked for in order.
+"""Processes of our own that each hold one callable and answer calls of it, so that all cores work.
 
 Each is a fresh interpreter that imports what the callable needs and no more: nothing is forked, and the caller's main module is
-not run again, as multiprocessing would. It ends when its pipe does, so that a killed parent leaves nobody behind. The pickles that
-go through the pipes are the two sides' own; what files say is never unpickled. What the callable does is not known here.
+not run again, as multiprocessing would. It ends when its pipe does, so that a killed parent leaves nobody behind. The pickles
+that go through the pipes are the two sides' own; what files say is never unpickled. What the callable does is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline
 class Workers:
     """`count` processes that answer calls of `job`, which must be picklable and is sent to each of them once.
 
-    They start when there is work enough for it (see `expect`); before that, and with a count of 1, calls are answered on the spot.
+    They start when there is work enough (see `expect`); before that, and with a count of 1, calls are answered on the spot.
     """
 
     def __init__(self, job: Callable[[Any], Any], count: int) -> None:
@@ -52,7 +52,7 @@ class Workers:
 
     @property
     def depth(self) -> int:
-        """How many answers the caller should let wait before it takes the oldest, so that nobody is idle and memory is bounded."""
+        """How many answers the caller should let wait before it takes the oldest: nobody is idle, and memory is bounded."""
         return 2 * self._count if self._threads is not None else 0
 
     def submit(self, item: Any) -> Future[Any]:

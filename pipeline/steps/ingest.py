@@ -10,7 +10,6 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
@@ -32,7 +31,7 @@ from pipeline.ports import Progress, silent
 Forgotten = Callable[[Sequence[str]], Sequence[bool]]
 """Says of ids (32 hex digits each) which were forgotten on request, and may not come back."""
 Describe = Callable[[Path, Snapshot], tuple[FileDigest, ...]]
-"""Writes what describes a snapshot into its folder, before snapshot.json is there; the snapshot is as it will be, but for this."""
+"""Writes what describes a snapshot into its folder, before snapshot.json; the snapshot is as it will be, but for this."""
 
 
 def ingest(
@@ -122,7 +121,7 @@ class _File:
 
 @dataclass(slots=True)
 class _Desk:
-    """Hands out chunks and takes what became of them in their order, whoever is done first: that makes the same snapshot always."""
+    """Hands out chunks and takes what became of them in their order, whoever is done first, so the snapshot is always the same."""
 
     intake: Intake
     crew: Workers
