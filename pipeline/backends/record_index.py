@@ -57,15 +57,10 @@ class FileIndex:
         if opened is None:
             raise Broken("this file is not indexed", where=name, fix="run the command again: it makes what is missing")
         keys, numbers = opened
-        found: set[int] = set()
-        for digest in digests:
-            wanted = np.array([bytes.fromhex(digest)], _DIGEST)
-            first, last = (int(np.searchsorted(keys, wanted, side)[0]) for side in ("left", "right"))
-            found.update(numbers[first:last].tolist())
-        return sorted(found)
-
-    def count(self, name: str, digest: str) -> int:
-        return len(self.rows(name, [digest]))
+        wanted = np.frombuffer(bytes.fromhex("".join(digests)), _DIGEST)
+        first, last = (np.searchsorted(keys, wanted, side) for side in ("left", "right"))
+        named = np.flatnonzero(first < last).tolist()
+        return sorted({row for one in named for row in numbers[first[one] : last[one]].tolist()})
 
     def remove(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)

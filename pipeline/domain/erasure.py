@@ -27,21 +27,37 @@ class ErasedFile(Value):
 
 
 class Erasure(Record):
-    """One request to forget. tombstones: keyed digests that may not come back, sorted: of what was asked for, and of the ids of
-    the rows that it named. key_check: tells the key they were made with. rows: how many were found. runs, versions: those that
-    had them. files: what was taken away; empty where the request was only to forget.
+    """One request to forget. ids, texts: keyed digests, sorted, of what may not come back: the ids of the rows that were asked
+    for, and the text, if it was a text. key_check: tells the key they were made with. rows: how many were found. runs, versions:
+    those that had them. files: what was taken away; empty where the request was only to forget.
     """
 
     kind: ClassVar[str] = "erasure"
 
     model: str
-    tombstones: tuple[str, ...]
+    ids: tuple[str, ...]
+    texts: tuple[str, ...] = ()
     key_check: str
     rows: int
     runs: tuple[str, ...]
     versions: tuple[str, ...]
     purge: bool = False
     files: tuple[ErasedFile, ...] = ()
+
+    @property
+    def tombstones(self) -> frozenset[str]:
+        return frozenset({*self.ids, *self.texts})
+
+
+class Tombstones(Value):
+    """Keyed digests of all that may not come back, of one model."""
+
+    ids: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    @property
+    def every(self) -> frozenset[str]:
+        return self.ids | self.texts
 
 
 def erasures(events: Iterable[Event]) -> Iterator[tuple[Event, Erasure]]:
@@ -51,9 +67,10 @@ def erasures(events: Iterable[Event]) -> Iterator[tuple[Event, Erasure]]:
             yield event, Erasure.from_json(event.record, where=f"ledger, event {event.sequence}", digest=event.subject)
 
 
-def tombstones(events: Iterable[Event], key: bytes) -> frozenset[str]:
-    """Keyed digests of all that may not come back. Raises Broken when `key` is not the key that they were made with."""
-    found: set[str] = set()
+def tombstones(events: Iterable[Event], key: bytes) -> Tombstones:
+    """Of a model's events. Raises Broken when `key` is not the key that they were made with."""
+    ids: set[str] = set()
+    texts: set[str] = set()
     for event, erasure in erasures(events):
         if erasure.key_check != key_check(key):
             raise Broken(
@@ -61,8 +78,9 @@ def tombstones(events: Iterable[Event], key: bytes) -> frozenset[str]:
                 where=f"ledger, event {event.sequence}",
                 fix="restore the key file of the state folder from a backup, or set TUNELINE_RECORD_KEY to what it was",
             )
-        found.update(erasure.tombstones)
-    return frozenset(found)
+        ids.update(erasure.ids)
+        texts.update(erasure.texts)
+    return Tombstones(ids=frozenset(ids), texts=frozenset(texts))
 
 
 def tombstone_event(events: Iterable[Event], digest: str) -> int | None:

@@ -37,10 +37,9 @@ def _ends_reigns(event: Event) -> bool:
 def _erasure(event: Event) -> str:
     """The records themselves are in no event; their keyed digests tell one request from another."""
     ((_, erasure),) = erasures([event])
-    what = f"{erasure.rows} row{'' if erasure.rows == 1 else 's'} (keyed:{erasure.tombstones[0]})"
-    behind = (
-        f", behind version{'' if len(erasure.versions) == 1 else 's'} {', '.join(erasure.versions)}" if erasure.versions else ""
-    )
+    named = (*erasure.texts, *erasure.ids)[:1]
+    what = f"{erasure.rows} row{'' if erasure.rows == 1 else 's'} ({', '.join(f'keyed:{one}' for one in named)})"
+    behind = f", behind {', '.join(f'version {version}' for version in erasure.versions)}" if erasure.versions else ""
     return f"purged {what} and {len(erasure.files)} stored files{behind}" if erasure.purge else f"forgot {what}{behind}"
 
 

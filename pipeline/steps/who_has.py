@@ -6,13 +6,13 @@ again at any time. Quarantined rows are in no index: they are read through, when
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.curation.forgetting import quarantined_text
 from pipeline.curation.formats import fold
 from pipeline.domain.data import QuarantinedRow
 from pipeline.domain.erasure import tombstone_event
@@ -200,6 +200,5 @@ def _quarantined(runs: Sequence[RunData], past: PastRuns, folded: str) -> Iterat
         with stored.open("rb") as lines:
             for line in lines:
                 row = QuarantinedRow.model_validate_json(line)
-                raw = row.raw if row.raw_encoding == "utf-8" else base64.b64decode(row.raw).decode("utf-8", "replace")
-                if any(form in fold(raw) for form in forms):
+                if any(form in fold(quarantined_text(row)) for form in forms):
                     yield f"{row.source}:{row.line}: {row.code}"
