@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from pipeline.curation.files import Found, Opened, find, open_checked
 from pipeline.curation.intake import Intake, Taken
@@ -28,8 +29,10 @@ from pipeline.errors import Misuse, TunelineError
 from pipeline.params import IngestParams
 from pipeline.ports import Progress, silent
 
-Forgotten = Callable[[Sequence[str]], Sequence[bool]]
-"""Says of ids (32 hex digits each) which were forgotten on request, and may not come back."""
+Forgotten = Callable[[Any], Sequence[bool]]
+"""Says of each row of a pyarrow table of examples whether it was forgotten on request, and may not come back."""
+Forget = Callable[[Path, Snapshot], Snapshot]
+"""Takes what was forgotten since out of a snapshot's files (curation/forgetting.py); the snapshot itself if there is nothing."""
 Describe = Callable[[Path, Snapshot], tuple[FileDigest, ...]]
 """Writes what describes a snapshot into its folder, before snapshot.json; the snapshot is as it will be, but for this."""
 
@@ -45,6 +48,7 @@ def ingest(
     root: Path | None = None,
     as_of: datetime | None = None,
     afresh: bool = False,
+    forget: Forget | None = None,
     forgotten: Forgotten | None = None,
     describe: Describe | None = None,
     workers: int = 1,
@@ -55,8 +59,9 @@ def ingest(
     folder: holds the files of `parent`, which stay as they are; new shards and a quarantine file join them, and snapshot.json is
     replaced last, so a killed run changes nothing that counts. root: names in records are relative to it. as_of: files modified
     after this instant are left for later. afresh: all sources are read again, under the params of today; nothing of `parent` is
-    kept but its name. workers: how many processes take rows in; what is written does not depend on it.
-    Without new files `parent` is returned and nothing is touched.
+    kept but its name. forget, forgotten: what was forgotten leaves the rows of `parent`, and does not come in with new ones.
+    workers: how many processes take rows in; what is written does not depend on it.
+    Without new files, or anything new to forget, `parent` is returned and nothing is touched.
     Raises BadInput for sources that are not readable data, TryLater for a file that is still being written, Misuse when `parent`
     is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken when a worker dies.
     """
@@ -68,6 +73,8 @@ def ingest(
         )
     sweep(folder, parent)
     base = _base(parent, dataset, task, afresh=afresh)
+    if forget is not None:
+        base = forget(folder, base)
     found = (replace(one, reading=params) for one in find(sources, root))
     fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources})
     first = next(fresh, None)
@@ -99,7 +106,7 @@ def ingest(
         writer.abandon()
         sweep(folder, parent)
         raise
-    if afresh:
+    if base is not parent:
         sweep(folder, snapshot)
     return snapshot
 
@@ -184,7 +191,7 @@ class _Desk:
         file.fitting = file.fitting or taken.fitting
         self.writer.reject(taken.rejects)
         if self.forgotten is not None and examples.num_rows:
-            examples = _keep(examples, [not gone for gone in self.forgotten(examples["id"].to_pylist())])
+            examples = _keep(examples, [not gone for gone in self.forgotten(examples)])
             file.forgotten += taken.examples.num_rows - examples.num_rows
         new = self.known.add(hex_keys(examples["id"]))
         file.accepted += int(new.sum())
