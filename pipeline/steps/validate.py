@@ -86,13 +86,13 @@ def _batch_checks(
     refused = sum(source.quarantined for source in snapshot.batch)
     repeated = sum(source.duplicate for source in snapshot.batch)
     uneven = [source.name for source in snapshot.sources if not _adds_up(source)]
-    totals_agree = sum(s.accepted for s in snapshot.sources) == snapshot.rows
+    totals_agree = sum(s.accepted for s in snapshot.sources) == snapshot.rows + snapshot.forgotten
     totals_agree = totals_agree and sum(s.quarantined for s in snapshot.sources) == snapshot.quarantined
     checks = [
         _check(
             "counts_add_up",
             not uneven and totals_agree,
-            "read = accepted + duplicate + quarantined",
+            "read = accepted + duplicate + quarantined + forgotten",
             "they do" if not uneven and totals_agree else "they do not",
             samples=tuple(uneven[:5]),
         ),
@@ -126,7 +126,7 @@ def _check(
 
 
 def _adds_up(source: SourceFile) -> bool:
-    return source.read == source.accepted + source.duplicate + source.quarantined
+    return source.read == source.accepted + source.duplicate + source.quarantined + source.forgotten
 
 
 def _page(
