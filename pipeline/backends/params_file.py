@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -113,6 +113,7 @@ def write_params(params: Params, path: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     yaml.representer.add_representer(float, _pointed)
+    yaml.representer.add_representer(str, _quoted)
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(params.model_dump(mode="json", by_alias=True), file)
 
@@ -121,6 +122,12 @@ def _pointed(representer: Any, value: float) -> Any:
     # 1e-05 without a point is text to some YAML readers; see _AMBIGUOUS.
     text = repr(value)
     return representer.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
+
+
+def _quoted(representer: Any, value: str) -> Any:
+    # off is a truth value to some YAML readers; see _AMBIGUOUS.
+    style = '"' if any(pattern.fullmatch(value) for pattern, _ in _AMBIGUOUS) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 def _unsafe(text: str) -> Iterator[tuple[int, str, str]]:
@@ -202,10 +209,11 @@ def _explain(found: Sequence[Any], lines: dict[tuple[str, ...], int]) -> Iterato
 
 
 def _in_file(loc: Sequence[str | int], lines: dict[tuple[str, ...], int]) -> tuple[str, ...]:
-    """The key that stands in the file: pydantic adds the names of union members to the end of the path."""
-    key = tuple(str(part) for part in loc)
-    while key and key not in lines:
-        key = key[:-1]
+    """The key that stands in the file: pydantic puts the names of union members into the path."""
+    key: tuple[str, ...] = ()
+    for part in loc:
+        if (deeper := (*key, str(part))) in lines:
+            key = deeper
     return key
 
 
@@ -225,11 +233,20 @@ def _sentence(problem: Any, key: tuple[str, ...]) -> str:
 def _known_keys(section: tuple[str, ...]) -> list[str]:
     model: Any = Params
     for name in section:
+        if name.isdecimal():  # an item of the list whose type `model` is already
+            continue
         field = next((f for n, f in model.model_fields.items() if (f.alias or n) == name), None)
-        model = getattr(field, "annotation", None)
-        if not hasattr(model, "model_fields"):
+        model = _model_in(getattr(field, "annotation", None))
+        if model is None:
             return []
     return sorted(f.alias or n for n, f in model.model_fields.items())
+
+
+def _model_in(annotation: Any) -> Any:
+    """The section that a type is, or that it is a list or union of; None without one."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part)) is not None), None)
 
 
 def _all(problems: list[tuple[int, str, str]], where: str) -> BadParams:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from pipeline.domain.licensing import ACCEPTED, policy_problem
 from pipeline.params.section import Section
+from pipeline.params.ways_in import way_in_problems
 
 Format = Literal[
     "auto",
@@ -25,7 +28,7 @@ Format = Literal[
 ]
 
 
-Tag = Literal["role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"]
+MessageTag = Literal["role_tag", "content_tag", "user_tag", "assistant_tag", "observation_tag", "function_tag", "system_tag"]
 
 
 class Reading(Section):
@@ -39,7 +42,7 @@ class Reading(Section):
     """Fields, by our names, that every row lacks: what they hold, e.g. {system: You file support requests.}."""
     compose: dict[str, str] = {}
     """Fields, by our names, made of others: {prompt: "{question} A: {a} B: {b}"}."""
-    tags: dict[Tag, str] = {}
+    tags: dict[MessageTag, str] = {}
     """How messages spell keys and roles, where it is neither role/content nor from/value: {role_tag: who, user_tag: client}."""
     records: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Of a JSON document that is an object: keys of the arrays of rows, dots for deeper ones, * for every key. The key is kept as
@@ -55,20 +58,89 @@ class Reading(Section):
 
 
 class SourceParams(Reading):
-    """An entry of `ingest.sources` that says more than a path."""
+    """An entry of `ingest.sources`: one way in (path, sql, objects or hub), and how its rows are read (docs/sources.md)."""
 
+    name: str | None = None
+    """What records call the entry; a query needs one, since its watermark is kept under it. Default: its path, address or id."""
     path: str | None = None
-    """A file, a folder, a glob such as data/**/*.jsonl.zst, or an archive."""
+    """A file, a folder, a glob such as data/**/*.jsonl.zst, or an archive (.zip, .tar, .tar.gz, .tgz, .tar.zst)."""
+    sql: str | None = None
+    """A query. :since stands for the watermark of the last run (NULL at first), :as_of for what --as-of says."""
+    url: str | None = None
+    """sql: env:TUNELINE_DATABASE_…, an environment variable that holds an SQLAlchemy URL; or a URL without a password, such as
+    sqlite:///crm.db."""
+    watermark: str | None = None
+    """sql: the column that grows, by which the next run asks for what is new."""
+    objects: str | None = None
+    """An address in an object store, such as s3://bucket/feedback/*.jsonl; endpoint and keys come from the environment."""
+    hub: str | None = None
+    """The id of a Hugging Face dataset; or ./FOLDER, one that was saved by datasets or laid out like one on the hub."""
+    revision: str | None = None
+    """hub: the commit, 40 hex digits; required for an id."""
+    split: str | None = None
+    """hub: take only the files of this split, such as train."""
+    files: str | None = None
+    """hub: take only files that this glob names, such as data/*.parquet."""
+
+    @property
+    def origin(self) -> str:
+        """What records call this entry."""
+        return self.name or self.path or self.objects or self.hub or ""
+
+    @model_validator(mode="after")
+    def _check_way_in(self) -> SourceParams:
+        if problems := list(way_in_problems(self)):
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def _form(source: Any) -> str:
+    return "text" if isinstance(source, str) else "entry"
+
+
+Source = Annotated[Annotated[str, Tag("text")] | Annotated[SourceParams, Tag("entry")], Discriminator(_form)]
+"""An item of `ingest.sources`: a path or address alone, or an entry with keys."""
 
 
 class IngestParams(Reading):
-    sources: Annotated[tuple[str | SourceParams, ...], Field(min_length=1, strict=False)] = ("inbox",)
-    """Files, folders and globs relative to the project, or entries with keys of their own (docs/data.md). New files are picked up
-    by the next run."""
+    sources: Annotated[tuple[Source, ...], Field(strict=False)] = ("inbox",)
+    """Files, folders, globs and archives relative to the project, or entries with keys of their own (docs/sources.md). New files
+    are picked up by the next run."""
     max_line_bytes: Annotated[int, Field(ge=1024, le=1 << 28)] = 1 << 20
     """Longer rows are quarantined unread."""
     max_depth: Annotated[int, Field(ge=2, le=500)] = 32
     """Deeper JSON is quarantined unparsed."""
+    max_members: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    """An archive with more members, or an object store's folder with more objects, is refused."""
+    max_staged_bytes: Annotated[int, Field(ge=1 << 20)] = 32 << 30
+    """What unpacks or is fetched to more than this, from one archive, object or query, is refused."""
+
+    @field_validator("sources")
+    @classmethod
+    def _complete_entries(cls, sources: tuple[str | SourceParams, ...], info: ValidationInfo) -> tuple[str | SourceParams, ...]:
+        # Filled in here, where it is known what an entry says for itself: in the recorded params every key is written out.
+        if not sources:
+            raise ValueError("name at least one source, such as inbox")
+        names = [entry if isinstance(entry, str) else entry.origin for entry in sources]
+        if twice := [name for name, times in Counter(names).items() if times > 1]:
+            raise ValueError(f"{twice[0]!r} stands twice; give one of the two a name of its own, or leave it out")
+        return tuple(entry if isinstance(entry, str) else _completed(entry, info.data) for entry in sources)
+
+    def entry_of(self, source: str | SourceParams) -> SourceParams:
+        """A source as an entry: what is only a text is a path, or an address of objects."""
+        if isinstance(source, str):
+            source = SourceParams(objects=source) if "://" in source else SourceParams(path=source)
+        return _completed(source, dict(self))
+
+    def reading_of(self, entry: str | SourceParams) -> Reading:
+        """How the rows of an entry are read: what it says itself, and else what `ingest` says."""
+        whole = self.entry_of(entry)
+        return Reading.model_construct(**{key: getattr(whole, key) for key in Reading.model_fields})
+
+
+def _completed(entry: SourceParams, shared: Mapping[str, Any]) -> SourceParams:
+    missing = [key for key in Reading.model_fields if key not in entry.model_fields_set and key in shared]
+    return entry.model_copy(update={key: shared[key] for key in missing})
 
 
 PersonalType = Literal["email", "phone", "card", "iban", "national_id", "ip", "url"]
