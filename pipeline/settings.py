@@ -5,10 +5,12 @@ Params say what to do and are recorded; settings say where, may hold secrets, an
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,6 +31,8 @@ class Settings(BaseSettings):
     """Name of the DVC remote to push to; default the one in .dvc/config."""
     record_key: SecretStr | None = None
     """The secret of keyed digests, 64 hex digits; default a file in the state folder, made once (docs/forgetting.md)."""
+    workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
+    """How many processes take rows in; 1 keeps all work in one. What is written does not depend on it."""
     actor: str | None = None
     """Who is acting, where a command is not told with --by; default the login name."""
 

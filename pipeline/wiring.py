@@ -177,6 +177,7 @@ def _take_in(
         folder=folder,
         root=root,
         as_of=as_of,
+        workers=world.settings.workers,
         progress=progress,
     )
 

@@ -7,17 +7,17 @@ anywhere. Which examples are known already is curation/seen.py's; where rows com
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from pipeline.curation.formats import NEEDED, Fields, Parts, fits, formats_of, read_fields, read_parts, tell_format
 from pipeline.curation.lines import RAW_CAP, Row, json_lines
-from pipeline.curation.reasons import Code, Rejected
+from pipeline.curation.reasons import WITHHELD, Code, Rejected
+from pipeline.curation.row_rules import RowRules
 from pipeline.curation.shards import SCHEMA
-from pipeline.domain.data import ExampleKind, QuarantinedRow, Task
+from pipeline.domain.data import QuarantinedRow, Task
 from pipeline.domain.record import canonical_json
 from pipeline.errors import BadInput
 from pipeline.params.ingest import Reading
@@ -53,7 +53,7 @@ class Taken:
     format: str | None
     fitting: bool
     unfit: list[str] | None
-    altered: Counter[str] = field(default_factory=Counter)
+    altered: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Intake:
     task: Task
     max_line_bytes: int
     max_depth: int
+    rules: RowRules | None = None
 
     def __call__(self, chunk: Chunk) -> Taken:
         format = chunk.format or _asked_format(chunk.reading)
@@ -81,12 +82,14 @@ class Intake:
                 fitting = fitting or fits(fields, format)
                 if not fitting:
                     unfit = unfit or list(fields)
-                accepted.append(read_parts(fields, format, chunk.reading))
+                parts = read_parts(fields, format, chunk.reading)
+                accepted.append(self.rules.apply(parts) if self.rules else parts)
                 lines.append(row.line)
             except Rejected as rejected:
-                record = quarantined(row, rejected, chunk.source)
+                record = quarantined(row, rejected, chunk.source, self.rules)
                 rejects.append(canonical_json(record.model_dump(mode="json")).encode())
-        return Taken(self._table(accepted, lines, chunk.source), rejects, read, format, fitting, unfit)
+        altered = self.rules.take_altered() if self.rules else {}
+        return Taken(_table(accepted, lines, chunk.source), rejects, read, format, fitting, unfit, altered)
 
     def tell(self, chunk: Chunk) -> str | None:
         """The format of the chunk's first row that is of one, so that the file's next chunks need not wait for this one."""
@@ -116,27 +119,33 @@ class Intake:
             return json_lines(stream, self.max_line_bytes, self.max_depth, before=chunk.before, beyond=chunk.beyond)
         return chunk.rows
 
-    def _table(self, accepted: Sequence[Parts], lines: Sequence[int], source: str) -> Any:
-        import pyarrow as pa
 
-        kind = ExampleKind.LABEL if self.task is Task.CLASSIFY else ExampleKind.ANSWER
-        columns: dict[str, Any] = {"source": [source] * len(lines), "line": lines, "kind": [kind] * len(lines)}
-        columns |= zip(Parts._fields, zip(*accepted, strict=True) if accepted else [()] * len(Parts._fields), strict=True)
-        return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+def quarantined(row: Row, why: Rejected, source: str, rules: RowRules | None = None) -> QuarantinedRow:
+    """The record of a row that was not accepted. Of its bytes the first RAW_CAP are kept; as base64 where they are not UTF-8.
 
-
-def quarantined(row: Row, why: Rejected, source: str) -> QuarantinedRow:
-    """The record of a row that was not accepted. Of its bytes the first RAW_CAP are kept; as base64 where they are not UTF-8."""
+    rules: what they redact or refuse does not get into quarantine instead. A row refused for what it holds leaves no text.
+    """
     raw, encoding = _readable(row.raw[:RAW_CAP])
+    reason = why.reason.encode("utf-8", "replace").decode("utf-8")
+    if rules is not None:
+        reason, raw = rules.screen(reason), _screened(raw, encoding, rules)
     return QuarantinedRow(
         source=source,
         line=row.line,
         code=why.code,
-        reason=why.reason.encode("utf-8", "replace").decode("utf-8"),
-        raw=raw,
+        reason=reason,
+        raw="" if why.code in WITHHELD else raw,
         raw_encoding=encoding,
         raw_bytes=row.raw_bytes,
     )
+
+
+def _screened(raw: str, encoding: str, rules: RowRules) -> str:
+    if encoding == "utf-8":
+        return rules.screen(raw)
+    # Marks cannot be put among bytes that are no text, so such a row is kept whole or not at all.
+    plain = base64.b64decode(raw).decode("latin-1")
+    return raw if rules.screen(plain) == plain else ""
 
 
 def _asked_format(reading: Reading) -> str | None:
@@ -147,6 +156,14 @@ def _fields(row: Row, reading: Reading) -> Fields:
     if isinstance(row.value, Rejected):
         raise row.value
     return read_fields(row.value, reading, row.section)
+
+
+def _table(accepted: Sequence[Parts], lines: Sequence[int], source: str) -> Any:
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {"source": [source] * len(lines), "line": lines}
+    columns |= zip(Parts._fields, zip(*accepted, strict=True) if accepted else [()] * len(Parts._fields), strict=True)
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 
 
 def _readable(raw: bytes) -> tuple[str, str]:

@@ -7,7 +7,7 @@ curation/strict_json.py; what a row means is curation/formats/'s work. JSON docu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BufferedIOBase
+from io import BufferedReader
 from typing import Any, BinaryIO, NamedTuple
 
 from pipeline.curation.reasons import Code, Rejected
@@ -52,7 +52,7 @@ def json_lines(stream: BinaryIO, max_bytes: int, max_depth: int, *, before: int 
             yield parsed_row(number, line, max_depth)
 
 
-def cut_lines(stream: BufferedIOBase, max_bytes: int) -> Iterator[tuple[bytes, int]]:
+def cut_lines(stream: BufferedReader, max_bytes: int) -> Iterator[tuple[bytes, int]]:
     """A stream in parts of whole lines, about CHUNK_BYTES each: (bytes, how many were left out after them).
 
     Of a last line that is far too long only the beginning is in the part, and the number of bytes that follow is said. When the
@@ -123,7 +123,7 @@ def _lines(stream: BinaryIO, limit: int, before: int, beyond: int) -> Iterator[t
             yield number, line, len(line)
 
 
-def _skip_line(stream: BufferedIOBase, length: int) -> tuple[int, bytes]:
+def _skip_line(stream: BufferedReader, length: int) -> tuple[int, bytes]:
     """(bytes up to the end of the line of which `length` are read, what was read after it). At SKIP_CAP it is given up."""
     skipped = 0
     while length + skipped <= SKIP_CAP and (piece := stream.read1(PIECE)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
+from typing import cast
 
 from pipeline.curation.documents import json_document
 from pipeline.curation.files import Opened
@@ -31,7 +33,7 @@ def read_chunks(opened: Opened, params: IngestParams) -> Iterator[Chunk]:
         return
     before = 0
     try:
-        for part, beyond in cut_lines(opened.stream, params.max_line_bytes):
+        for part, beyond in cut_lines(cast(BufferedReader, opened.stream), params.max_line_bytes):
             yield Chunk(source, reading, part, before, beyond)
             before += part.count(b"\n") + (not part.endswith(b"\n"))
     except _DAMAGE as error:

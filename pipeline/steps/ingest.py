@@ -20,6 +20,7 @@ from pipeline.curation.files import Found, Opened, find, open_checked
 from pipeline.curation.intake import Intake, Taken
 from pipeline.curation.keys import hex_keys
 from pipeline.curation.reading import read_chunks
+from pipeline.curation.row_rules import RowRules
 from pipeline.curation.seen import Seen
 from pipeline.curation.shards import BatchWriter, known_ids, sweep, sync
 from pipeline.curation.workers import Workers
@@ -48,6 +49,7 @@ def ingest(
     root: Path | None = None,
     as_of: datetime | None = None,
     afresh: bool = False,
+    rules: RowRules | None = None,
     forget: Forget | None = None,
     forgotten: Forgotten | None = None,
     describe: Describe | None = None,
@@ -59,8 +61,8 @@ def ingest(
     folder: holds the files of `parent`, which stay as they are; new shards and a quarantine file join them, and snapshot.json is
     replaced last, so a killed run changes nothing that counts. root: names in records are relative to it. as_of: files modified
     after this instant are left for later. afresh: all sources are read again, under the params of today; nothing of `parent` is
-    kept but its name. forget, forgotten: what was forgotten leaves the rows of `parent`, and does not come in with new ones.
-    workers: how many processes take rows in; what is written does not depend on it.
+    kept but its name. rules: what each row must meet. forget, forgotten: what was forgotten leaves the rows of `parent`, and does
+    not come in with new ones. workers: how many processes take rows in; what is written does not depend on it.
     Without new files, or anything new to forget, `parent` is returned and nothing is touched.
     Raises BadInput for sources that are not readable data, TryLater for a file that is still being written, Misuse when `parent`
     is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken when a worker dies.
@@ -81,7 +83,7 @@ def ingest(
     if first is None and base is parent:
         return parent
     writer = BatchWriter(folder)
-    intake = Intake(task, params.max_line_bytes, params.max_depth)
+    intake = Intake(task, params.max_line_bytes, params.max_depth, rules)
     try:
         with Workers(intake, workers) as crew:
             files = chain([first] if first else [], fresh)
@@ -128,7 +130,7 @@ class _File:
 
 @dataclass(slots=True)
 class _Desk:
-    """Hands out chunks and takes what became of them in their order, whoever is done first, so the snapshot is always the same."""
+    """Hands out chunks and takes what became of them in their order, whoever is done first: so the same snapshot comes out."""
 
     intake: Intake
     crew: Workers
@@ -186,7 +188,7 @@ class _Desk:
         examples = taken.examples
         file.read += taken.read
         file.quarantined += len(taken.rejects)
-        file.altered += taken.altered
+        file.altered.update(taken.altered)
         file.unfit = file.unfit or (None if file.fitting else taken.unfit)
         file.fitting = file.fitting or taken.fitting
         self.writer.reject(taken.rejects)
@@ -243,10 +245,10 @@ def _fresh_files(found: Iterable[Found], as_of: datetime | None, seen: set[str])
             yield opened
 
 
-def _keep(examples: object, mask: object) -> object:
+def _keep(examples: Any, mask: Any) -> Any:
     import pyarrow as pa
 
-    return examples.filter(pa.array(mask))  # type: ignore[attr-defined]
+    return examples.filter(pa.array(mask))
 
 
 def _write_snapshot(folder: Path, snapshot: Snapshot) -> Snapshot:
