@@ -152,7 +152,15 @@ def run_ingest(
     snapshot = _take_in(world, params, run.workspace.snapshot, entries, parent=run.parent, as_of=as_of, progress=progress)
     if run.parent is None or snapshot.digest != run.parent.digest:
         run.store.add(run.workspace.snapshot)
+    index_records(world, run.workspace.snapshot, snapshot, progress)
     return snapshot
+
+
+def index_records(world: World, folder: Path, snapshot: Snapshot, progress: Progress = silent) -> None:
+    """Make a snapshot's rows findable by who-has; shards that are indexed already cost nothing."""
+    from pipeline.backends.record_index import index_shards
+
+    index_shards(folder, snapshot, world.project.index, world.record_key, progress)
 
 
 def _take_in(
@@ -165,9 +173,12 @@ def _take_in(
     as_of: datetime | None = None,
     progress: Progress = silent,
 ) -> Snapshot:
+    from pipeline.steps.forget import keep_out
     from pipeline.steps.ingest import ingest
 
     root = world.git.root
+    out = keep_out(params.model.name, ledger=world.ledger, key=world.record_key, index=world.record_index)
+    forget, forgotten = out or (None, None)
     return ingest(
         params.ingest,
         dataset=params.model.name,
@@ -178,6 +189,8 @@ def _take_in(
         root=root,
         as_of=as_of,
         workers=world.settings.workers,
+        forget=forget,
+        forgotten=forgotten,
         progress=progress,
     )
 
@@ -204,11 +217,16 @@ def place_frozen(run: RunFolder) -> Frozen:
     shutil.rmtree(fresh, ignore_errors=True)
     (fresh / "sides").mkdir(parents=True)
     if run.parent is not None:
-        before, drawn = Frozen.read(workspace.frozen_record), Splits.read(workspace.splits_record)
-        for folder, files in ((workspace.frozen, before.sides), (workspace.splits, drawn.sides)):
+        frozen = Frozen.read(workspace.frozen_record)
+        parts = [(workspace.frozen, frozen.sides)]
+        # A run that purged a record was never split: what it began from holds all sides.
+        if workspace.splits_record.exists():
+            drawn = Splits.read(workspace.splits_record)
+            parts.append((workspace.splits, drawn.sides))
+            frozen = Frozen(splits=drawn.digest, sides=(*frozen.sides, *drawn.sides))
+        for folder, files in parts:
             for file in files:
                 shutil.copyfile(folder / file.path, fresh / file.path)
-        frozen = Frozen(splits=drawn.digest, sides=(*before.sides, *drawn.sides))
     frozen.write(fresh / workspace.frozen_record.name)
     shutil.rmtree(workspace.frozen, ignore_errors=True)
     fresh.rename(workspace.frozen)

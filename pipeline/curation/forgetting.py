@@ -48,7 +48,7 @@ def forgotten_rows(key: bytes, ids: Iterable[str], texts: Iterable[str]) -> Call
 def drop_forgotten(folder: Path, parent: Snapshot, tombstones: Iterable[str], rows_of: RowsOf) -> Snapshot:
     """`parent` without the rows that `rows_of` names, and with the tombstones; `parent` itself if that changes nothing.
 
-    Shards that hold none of the rows keep their bytes and their place; one that loses all its rows is listed no more. The accepted
+    Shards that hold none of the rows keep their bytes and their place; one that loses all its rows is listed no more. Accepted
     rows of all sources stay rows + forgotten. The record is not written, nor is any file removed.
     Raises Tampered when a shard that is to be written anew is not what was recorded.
     """
