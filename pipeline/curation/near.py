@@ -1,0 +1,185 @@
+"""Near duplicates: texts whose sets of character shingles are alike, in time that grows with the texts, not with their pairs.
+
+Each text is folded and kept on disk (folded_store.py); MinHash band keys (shingles.py, made by rensa) bring texts together that
+are likely alike; each such pair is then compared exactly, so nothing is reported that is below the threshold. What is missed
+is what meets in no band: at the threshold 1 pair in 100, above it fewer. The results depend on the texts and their order
+alone, not on how they come in batches. Which texts of a row are compared, and what becomes of those found, is for the callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.curation.band_files import BandFiles
+from pipeline.curation.folded_store import FoldedStore
+from pipeline.curation.folding import Folded, fold_batch
+from pipeline.curation.shingles import Banding, band_keys, banding, jaccard, shingle_hashes, text_keys
+from pipeline.ports import Progress, silent
+
+EARLIEST = 4
+"""With how many of the earliest texts of a band (and the one before it) a text is compared. A bound: a million texts made of one
+template meet in the same bands, and comparing all pairs would take forever."""
+_MOST_HELD = 32
+_ROWS = 8192
+_UNKNOWN, _KEPT, _DROPPED = 0, 1, 2
+
+Texts = Callable[[], Iterable[Sequence[str]]]
+"""Gives the texts in order, in batches of any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Pairs of near duplicates, arrays of one length sorted by `row`, each row at most once. row, earlier: numbers of texts, from
+    0 (int64); similarity: their exact Jaccard similarity (float32)."""
+
+    row: Any
+    earlier: Any
+    similarity: Any
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def near_duplicates(texts: Texts, *, threshold: float, scratch: Path, progress: Progress = silent) -> NearDuplicates:
+    """The texts that repeat an earlier one: leave out each `row`, and what is left is unlike, but for the misses above.
+
+    A `row` is at least `threshold` alike to its `earlier`, which is smaller and is itself kept, so it is no `row`. Texts of which
+    folding leaves nothing are like none. `scratch` is a folder for files, about 50 bytes a text and the texts themselves, which
+    are gone at the end. `texts` is gone through once. Memory: some 35 bytes a text.
+    """
+    cut = banding(threshold)
+    with FoldedStore(scratch / "near-texts") as store, BandFiles(scratch, cut.bands + 1) as bands:
+        for _, folded in _folded(texts, progress):
+            store.add(folded)
+            bands.add(*_keys(folded, cut))
+        count = store.close_for_reading()
+        earlier, similarity = np.full(count, -1, np.int64), np.zeros(count, np.float32)
+        for number in range(cut.bands + 1):
+            progress("comparing near duplicates", number, cut.bands + 1)
+            for rows, others in bands.meetings(number, EARLIEST):
+                fresh = earlier[rows] < 0
+                rows, others = rows[fresh], others[fresh]
+                alike = _similarities(store, rows, others)
+                hit = alike >= threshold
+                earlier[rows[hit]], similarity[rows[hit]] = others[hit], alike[hit]
+        return _settled(store, earlier, similarity, threshold)
+
+
+def near_matches(held: Texts, rows: Texts, *, threshold: float, scratch: Path, progress: Progress = silent) -> NearDuplicates:
+    """For each text of `rows` that is at least `threshold` alike to one of `held`, the first of those it is most alike to.
+
+    `earlier` holds numbers of `held`. Memory: 8 bytes for each band of each held text, so some 100 bytes; `rows` pass through.
+    """
+    cut = banding(threshold)
+    found: list[tuple[Any, Any, Any]] = []
+    with FoldedStore(scratch / "held-texts") as store:
+        index = _HeldBands(store, held, cut)
+        for start, folded in _folded(rows, progress):
+            some, others, alike = index.best(folded, threshold)
+            found.append((some + start, others, alike))
+    if not found:
+        return NearDuplicates(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    return NearDuplicates(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+class _HeldBands:
+    """The band keys of held texts, sorted, to look rows up in. `store` is filled with the texts."""
+
+    def __init__(self, store: FoldedStore, held: Texts, cut: Banding) -> None:
+        self._store, self._cut = store, cut
+        keys, filled = [np.zeros((0, cut.bands + 1), np.uint32)], [np.zeros(0, np.int64)]
+        for start, folded in _folded(held, silent):
+            store.add(folded)
+            found, any_ = _keys(folded, cut)
+            keys.append(found[any_])
+            filled.append(np.flatnonzero(any_) + start)
+        store.close_for_reading()
+        every, numbers = np.concatenate(keys), np.concatenate(filled)
+        self._bands: list[tuple[Any, Any]] = []
+        for column in range(every.shape[1]):
+            order = np.argsort(every[:, column], kind="stable")
+            self._bands.append((every[order, column], numbers[order].astype(np.uint32)))
+
+    def _candidates(self, folded: Folded) -> tuple[Any, Any]:
+        """(numbers of texts in `folded`, numbers of held texts) of all pairs that meet in a band, sorted, each once.
+
+        Of one band a text meets the first 32 at most.
+        """
+        keys, any_ = _keys(folded, self._cut)
+        pairs = [np.zeros(0, np.uint64)]
+        for column, (sorted_keys, numbers) in enumerate(self._bands):
+            first = np.searchsorted(sorted_keys, keys[:, column], side="left")
+            counts = np.minimum(np.searchsorted(sorted_keys, keys[:, column], side="right") - first, _MOST_HELD)
+            counts[~any_] = 0
+            rows = np.repeat(np.arange(len(keys)), counts)
+            within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            others = numbers[np.repeat(first, counts) + within]
+            pairs.append((rows.astype(np.uint64) << np.uint64(32)) | others)
+        both = np.unique(np.concatenate(pairs))
+        return (both >> np.uint64(32)).astype(np.int64), (both & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+    def best(self, folded: Folded, threshold: float) -> tuple[Any, Any, Any]:
+        """(number, number of the first held text that it is most alike to, how alike) of the texts that are `threshold` alike to
+        any."""
+        rows, others = self._candidates(folded)
+        alike = np.zeros(len(rows), np.float32)
+        for start in range(0, len(rows), _ROWS):
+            part = slice(start, start + _ROWS)
+            some, more = folded.take(rows[part]), self._store.read(others[part])
+            alike[part] = jaccard(shingle_hashes(some), shingle_hashes(more))
+        hit = alike >= threshold
+        rows, others, alike = rows[hit], others[hit], alike[hit]
+        order = np.lexsort((others, -alike, rows))
+        rows, others, alike = rows[order], others[order], alike[order]
+        first = np.diff(rows, prepend=-1) != 0
+        return rows[first], others[first], alike[first]
+
+
+def _folded(texts: Texts, progress: Progress) -> Iterator[tuple[int, Folded]]:
+    """(number of the first text, folded texts) in batches of bounded size, whatever the size of those that come in."""
+    done = 0
+    for batch in texts():
+        for start in range(0, len(batch), _ROWS):
+            part = batch[start : start + _ROWS]
+            yield done, fold_batch(part)
+            done += len(part)
+            progress("fingerprinting texts", done, 0)
+
+
+def _keys(folded: Folded, cut: Banding) -> tuple[Any, Any]:
+    """(band keys, the first column that of the whole text; which texts have any)."""
+    hashes = shingle_hashes(folded)
+    whole = (text_keys(hashes) >> np.uint64(32)).astype(np.uint32)
+    keys = np.column_stack([whole, band_keys(hashes, cut)])
+    return keys, np.diff(hashes.starts) > 0
+
+
+def _similarities(store: FoldedStore, rows: Any, others: Any) -> Any:
+    alike = np.zeros(len(rows), np.float32)
+    for part, some, more in store.pairs(rows, others):
+        alike[part] = jaccard(shingle_hashes(some), shingle_hashes(more))
+    return alike
+
+
+def _settled(store: FoldedStore, earlier: Any, similarity: Any, threshold: float) -> NearDuplicates:
+    """Let each row point to one that is kept. Where a row's partner is left out itself, the row is compared with what that one
+    repeats, and kept if it is unlike it: a chain of small changes must not swallow texts that are unlike all that is kept."""
+    state = np.where(earlier < 0, _KEPT, _UNKNOWN).astype(np.int8)
+    pending = np.flatnonzero(earlier >= 0)
+    while len(pending):
+        partners = state[earlier[pending]]
+        state[pending[partners == _KEPT]] = _DROPPED
+        chained = pending[partners == _DROPPED]
+        roots = earlier[earlier[chained]]
+        alike = _similarities(store, chained, roots)
+        hit = alike >= threshold
+        earlier[chained], similarity[chained] = roots, alike
+        state[chained[hit]], state[chained[~hit]] = _DROPPED, _KEPT
+        pending = pending[partners == _UNKNOWN]
+    row = np.flatnonzero(state == _DROPPED)
+    return NearDuplicates(row, earlier[row], similarity[row])

@@ -1,0 +1,174 @@
+"""Folded texts as sets of hashes: character shingles and words, MinHash band keys, and exact similarity of pairs.
+
+Everything works on whole batches of folded texts (folding.py) and depends on the texts alone: the hashes are the same on every
+machine and in every process. Which pairs are worth comparing is for near.py and leaks.py to find.
+
+MinHash: Broder 1997, "On the resemblance and containment of documents". Banding: Leskovec, Rajaraman and Ullman, "Mining of
+Massive Datasets", chapter 3: two texts of similarity s meet in one of b bands of r values with probability 1 - (1 - s^r)^b.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.curation.folding import Folded, fold_batch, offsets
+
+SHINGLE = 5
+"""Characters in a shingle, spaces included. Measured against 2, 3 and 4 on edited short and long texts (docs/log.md)."""
+
+_SEED = 0x74756E65
+_MISSED = 0.01
+"""Of pairs that are just at the threshold, how many may meet in no band."""
+_MOST_VALUES, _MOST_VALUES_LOW = 72, 128
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashes:
+    """Hashes of texts, end to end. values: uint64; those of text i are values[starts[i]:starts[i + 1]]."""
+
+    values: Any
+    starts: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Banding:
+    """How signatures are cut: `bands` pieces of `values` MinHash values each."""
+
+    bands: int
+    values: int
+
+
+def banding(threshold: float) -> Banding:
+    """The banding that finds at least 99 of 100 pairs whose similarity is `threshold`, and more of those above it.
+
+    Of those within the budget of values a signature, the one with the longest bands, which bring the fewest unlike pairs.
+    """
+    budget = _MOST_VALUES if threshold >= 0.6 else _MOST_VALUES_LOW
+    best = Banding(1, 1)
+    for values in range(1, 9):
+        meet = min(threshold**values, 1 - 1e-9)
+        bands = max(1, math.ceil(math.log(_MISSED) / math.log1p(-meet)))
+        if bands * values <= budget:
+            best = Banding(bands, values)
+    return best
+
+
+def shingles(text: str) -> set[int]:
+    """The hashes of the shingles of one text, folded; empty when nothing is left of it."""
+    return set(shingle_hashes(fold_batch([text])).values.tolist())
+
+
+def shingle_hashes(folded: Folded) -> Hashes:
+    """Hashes of each text's shingles of SHINGLE characters (repeats included); of a shorter text, of all of it."""
+    windows = _windows(folded.codes.astype(np.uint64), folded.starts, SHINGLE)
+    lengths = np.diff(folded.starts)
+    short = np.flatnonzero((lengths < SHINGLE) & (lengths > 1))
+    if len(short) == 0:
+        return windows
+    wholes = _windows(*_padded(folded.take(short)), SHINGLE)
+    counts = np.diff(windows.starts)
+    counts[short] = 1
+    starts = offsets(counts)
+    values = np.empty(starts[-1], np.uint64)
+    of_short = np.zeros(starts[-1], bool)
+    of_short[starts[short]] = True
+    values[of_short], values[~of_short] = wholes.values, windows.values
+    return Hashes(values, starts)
+
+
+def word_hashes(folded: Folded) -> Hashes:
+    """Hashes of each text's words, in order."""
+    spaces = folded.codes == 32
+    first = np.flatnonzero(spaces[:-1] & ~spaces[1:]) + 1
+    if len(first) == 0:
+        return Hashes(np.zeros(0, np.uint64), np.zeros(len(folded.starts), np.int64))
+    lengths = np.flatnonzero(~spaces[:-1] & spaces[1:]) + 1 - first
+    place = np.arange(lengths.sum()) - np.repeat(offsets(lengths)[:-1], lengths)
+    powers = np.cumprod(np.full(lengths.max(), _STEP, np.uint64))
+    terms = mixed(folded.codes[~spaces].astype(np.uint64)) * powers[place]
+    return Hashes(mixed(np.add.reduceat(terms, offsets(lengths)[:-1])), np.searchsorted(first, folded.starts))
+
+
+def word_ngrams(words: Hashes, size: int) -> Hashes:
+    """Hashes of each text's runs of `size` words, in order; a shorter text has none."""
+    return _windows(words.values, words.starts, size)
+
+
+def band_keys(hashes: Hashes, banding: Banding) -> Any:
+    """uint32 keys, one row a text and one column a band; texts whose keys agree in a column are likely alike.
+
+    Keys of texts without any hash are those of the empty set: leave such texts out.
+    """
+    import rensa
+
+    count = banding.bands * banding.values
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes.values, hashes.starts.astype(np.uint64), count, _SEED)
+    signatures = np.array(matrix.to_rows(), np.uint64).reshape(len(hashes.starts) - 1, banding.bands, banding.values)
+    keys = np.zeros(signatures.shape[:2], np.uint64)
+    for place in range(banding.values):
+        keys = mixed(keys ^ signatures[:, :, place])
+    return (keys >> np.uint64(32)).astype(np.uint32)
+
+
+def text_keys(hashes: Hashes) -> Any:
+    """A uint64 key a text, the same for texts of the same hashes in the same order."""
+    place = np.arange(len(hashes.values)) - np.repeat(hashes.starts[:-1], np.diff(hashes.starts))
+    terms = mixed(hashes.values + place.astype(np.uint64) * _STEP)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+    return mixed(sums[hashes.starts[1:]] - sums[hashes.starts[:-1]])
+
+
+def jaccard(some: Hashes, others: Hashes) -> Any:
+    """Exact Jaccard similarity (float32) of the set of `some` text i with that of `others` text i; 0 where both are empty.
+
+    At most 2^18 texts at a time; 45 bits of each hash are looked at, so a chance agreement within a pair is one in billions.
+    """
+    keys = np.sort(np.concatenate([_keyed(some, 0), _keyed(others, 1)]))
+    keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]
+    count = len(some.starts) - 1
+    shared = keys[1:][keys[1:] >> np.uint64(1) == keys[:-1] >> np.uint64(1)]
+    both = np.bincount((shared >> np.uint64(46)).astype(np.int64), minlength=count)
+    either = np.bincount((keys >> np.uint64(46)).astype(np.int64), minlength=count) - both
+    return (both / np.maximum(either, 1)).astype(np.float32)
+
+
+def mixed(values: Any) -> Any:
+    """Spread uint64 values over all 64 bits, one to one (the finaliser of splitmix64; Steele, Lea and Flood 2014)."""
+    values = values + _STEP
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _windows(values: Any, starts: Any, size: int) -> Hashes:
+    """Hashes of all runs of `size` values within each text."""
+    counts = np.maximum(np.diff(starts) - size + 1, 0)
+    window_starts = offsets(counts)
+    if window_starts[-1] == 0:
+        return Hashes(np.zeros(0, np.uint64), window_starts)
+    reach = len(values) - size + 1
+    sums = values[:reach].copy()
+    for place in range(1, size):
+        sums = sums * _STEP + values[place : place + reach]
+    at = np.repeat(starts[:-1] - window_starts[:-1], counts) + np.arange(window_starts[-1])
+    return Hashes(mixed(sums[at]), window_starts)
+
+
+def _padded(folded: Folded) -> tuple[Any, Any]:
+    """(codes, starts) of texts of at most SHINGLE characters, each filled up with spaces to SHINGLE."""
+    count = len(folded)
+    grid = np.full(count * SHINGLE, 32, np.uint64)
+    lengths = np.diff(folded.starts)
+    place = np.arange(len(folded.codes)) - np.repeat(folded.starts[:-1], lengths)
+    grid[np.repeat(np.arange(count) * SHINGLE, lengths) + place] = folded.codes
+    return grid, np.arange(count + 1, dtype=np.int64) * SHINGLE
+
+
+def _keyed(hashes: Hashes, side: int) -> Any:
+    rows = np.repeat(np.arange(len(hashes.starts) - 1, dtype=np.uint64), np.diff(hashes.starts))
+    return (rows << np.uint64(46)) | ((hashes.values >> np.uint64(19)) << np.uint64(1)) | np.uint64(side)
