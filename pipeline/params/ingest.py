@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from pipeline.domain.licensing import ACCEPTED, policy_problem
+from pipeline.params.axolotl import axolotl_entries
 from pipeline.params.section import Section
 from pipeline.params.ways_in import way_in_problems
 
@@ -58,7 +59,8 @@ class Reading(Section):
 
 
 class SourceParams(Reading):
-    """An entry of `ingest.sources`: one way in (path, sql, objects or hub), and how its rows are read (docs/sources.md)."""
+    """An entry of `ingest.sources`: one way in (path, sql, objects, hub or dataset_info), and how its rows are read
+    (docs/sources.md). An entry may also be `axolotl: [...]`, which stands for those that Axolotl's `datasets` name."""
 
     name: str | None = None
     """What records call the entry; a query needs one, since its watermark is kept under it. Default: its path, address or id."""
@@ -81,11 +83,15 @@ class SourceParams(Reading):
     """hub: take only the files of this split, such as train."""
     files: str | None = None
     """hub: take only files that this glob names, such as data/*.parquet."""
+    dataset_info: str | None = None
+    """LLaMA-Factory's dataset_info.json; its files lie beside it (docs/formats.md)."""
+    datasets: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """dataset_info: the data sets to take; default: all whose file is there."""
 
     @property
     def origin(self) -> str:
         """What records call this entry."""
-        return self.name or self.path or self.objects or self.hub or ""
+        return self.name or self.path or self.objects or self.hub or self.dataset_info or ""
 
     @model_validator(mode="after")
     def _check_way_in(self) -> SourceParams:
@@ -114,6 +120,22 @@ class IngestParams(Reading):
     """An archive with more members, or an object store's folder with more objects, is refused."""
     max_staged_bytes: Annotated[int, Field(ge=1 << 20)] = 32 << 30
     """What unpacks or is fetched to more than this, from one archive, object or query, is refused."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _translate_axolotl(cls, sources: Any) -> Any:
+        if not isinstance(sources, list | tuple):
+            return sources
+        entries: list[Any] = []
+        for source in sources:
+            if not isinstance(source, dict) or "axolotl" not in source:
+                entries.append(source)
+                continue
+            if beside := set(source) - {"axolotl", "license", "group_by"}:
+                raise ValueError(f"axolotl: beside it an entry may say license and group_by, not {min(beside)}")
+            more = {key: value for key, value in source.items() if key != "axolotl"}
+            entries += [{**more, **entry} for entry in axolotl_entries(source["axolotl"])]
+        return entries
 
     @field_validator("sources")
     @classmethod

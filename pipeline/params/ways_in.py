@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-WAYS = ("path", "sql", "objects", "hub")
+WAYS = ("path", "sql", "objects", "hub", "dataset_info")
 STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci")
 """Schemes of object stores that fsspec knows and that list what they hold."""
 
-_BELONG = {"url": "sql", "watermark": "sql", "revision": "hub", "split": "hub", "files": "hub"}
+_BELONG = {"url": "sql", "watermark": "sql", "revision": "hub", "split": "hub", "files": "hub", "datasets": "dataset_info"}
 _VARIABLE = re.compile(r"env:TUNELINE_DATABASE_[A-Z0-9_]{1,64}")
 _SECRET = re.compile(r"(?i)pass|pwd|secret|token|key|credential|sig")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/@:*+-]{0,199}")
@@ -35,11 +35,11 @@ def way_in_problems(entry: Any) -> Iterator[str]:
             yield f"{key} belongs to {owner}, not to {way}"
     if entry.name is not None and not _NAME.fullmatch(entry.name):
         yield "name: letters, digits and . _ - / only, at most 200 of them"
-    yield from {"path": _path, "sql": _sql, "objects": _objects, "hub": _hub}[way](entry)
+    yield from {"path": _path, "sql": _sql, "objects": _objects, "hub": _hub, "dataset_info": _path}[way](entry)
 
 
 def _path(entry: Any) -> Iterator[str]:
-    if "://" in entry.path:
+    if "://" in (entry.path or entry.dataset_info):
         yield "path: this is an address; write objects: for an object store, sql: and url: for a database"
 
 

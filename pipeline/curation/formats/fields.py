@@ -43,8 +43,8 @@ def read_fields(value: Any, reading: Reading, section: str = "") -> Fields:
 def rename(row: Fields, columns: Mapping[str, str]) -> Fields:
     """The row with our names for its fields (`columns`: ours to theirs, dots for deeper ones, numbers for places in lists).
 
-    Another field of theirs that bears a name now taken is kept as `unmapped_NAME`. Of a field that was taken from within, what
-    is left stays under its own name.
+    An empty name says that they have no such field. Another field of theirs that bears a name now taken is kept as
+    `unmapped_NAME`. Of a field that was taken from within, what is left stays under its own name.
     """
     if not columns:
         return row
@@ -60,7 +60,8 @@ def rename(row: Fields, columns: Mapping[str, str]) -> Fields:
                 rest[path[0]] = left
             else:
                 rest.pop(path[0], None)
-    return {**{f"unmapped_{key}" if key in ours else key: value for key, value in rest.items()}, **ours}
+    taken = {mine for mine, name in columns.items() if mine in ours or not name}
+    return {**{f"unmapped_{key}" if key in taken else key: value for key, value in rest.items()}, **ours}
 
 
 def text(value: Any, field: str) -> str:
