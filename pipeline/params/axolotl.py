@@ -1,4 +1,4 @@
-"""Axolotl's `datasets` entries as entries of ingest.sources, by the names of their `type`, so that people can bring what they have.
+"""Axolotl's `datasets` entries as entries of ingest.sources, by the names of their `type`: people can bring what they have.
 
 Pure: an entry as their YAML has it in, one as params would spell it out. What is about rendering (chat templates, prompt formats,
 which tokens end a turn) is left out, since here the base model's chat template does that; whatever else is not understood is an

@@ -1,8 +1,8 @@
 """LLaMA-Factory's dataset_info.json as entries of ingest.sources, so that people can bring what they have.
 
-Pure: the parsed file in, entries as params would spell them out. What a file says and Tuneline cannot do is an error that names the
-key, never passed over. Checked against LLaMA-Factory 0.9.5 (data/parser.py): where `columns` stands, a column that it does not
-name is not used.
+Pure: the parsed file in, entries as params would spell them out. What a file says and Tuneline cannot do is an error that names
+the key, never passed over. Checked against LLaMA-Factory 0.9.5 (data/parser.py): where `columns` stands, a column that it does
+not name is not used.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ _TAGS = ("role_tag", "content_tag", "user_tag", "assistant_tag", "observation_ta
 
 
 def local_datasets(info: Mapping[str, Any], is_there: Callable[[str], bool]) -> tuple[str, ...]:
-    """Names of the data sets of a parsed dataset_info.json whose file lies beside it (`is_there`, by file name) and which come from
-    no hub."""
+    """Names of the data sets whose file lies beside the parsed dataset_info.json (`is_there`, by file name), and of no hub."""
     return tuple(
         name
         for name, entry in info.items()
