@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
 
 from pipeline.curation.desk import Desk, Forgotten
-from pipeline.curation.files import Found, Opened, find, open_checked
+from pipeline.curation.files import Found, Opened, open_checked
+from pipeline.curation.finding import find
 from pipeline.curation.intake import Intake
 from pipeline.curation.row_rules import RowRules
 from pipeline.curation.seen import Seen
@@ -71,7 +71,7 @@ def ingest(
     base = _base(parent, dataset, task, afresh=afresh)
     if forget is not None:
         base = forget(folder, base)
-    found = (replace(one, reading=params) for one in find(sources, root))
+    found = find(sources, root, reading=params)
     fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources})
     first = next(fresh, None)
     if first is None and base is parent:
