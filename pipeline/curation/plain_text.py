@@ -16,7 +16,7 @@ _TEXT_OUTPUTS = {ExampleKind.LABEL, ExampleKind.TEXT, ExampleKind.ANSWER, Exampl
 
 
 def input_text(input: str, kind: str) -> str:
-    """What was asked: the contents of the messages, a line each; of a text, the text."""
+    """What was asked: what the messages say, a line each, but for the system's, which all rows may share; of a text, the text."""
     return input if kind in _TEXT_INPUTS else "\n".join(_contents(_parsed(input)))
 
 
@@ -41,7 +41,8 @@ def _contents(messages: Any) -> list[str]:
         messages = messages.get("messages")
     if not isinstance(messages, list):
         return []
-    return [m["content"] for m in messages if isinstance(m, dict) and isinstance(m.get("content"), str)]
+    spoken = [m for m in messages if isinstance(m, dict) and m.get("role") != "system"]
+    return [m["content"] for m in spoken if isinstance(m.get("content"), str)]
 
 
 def _parsed(text: str) -> Any:
