@@ -16,6 +16,7 @@ from pipeline.params.curate import CurateParams as CurateParams
 from pipeline.params.curate import LeakParams as LeakParams
 from pipeline.params.curate import NearDuplicates as NearDuplicates
 from pipeline.params.curate import SplitParams as SplitParams
+from pipeline.params.drift import DriftParams as DriftParams
 from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
@@ -149,6 +150,7 @@ class Params(Section):
     clean: CleanParams = CleanParams()
     validate_: Annotated[ValidateParams, Field(alias="validate")] = ValidateParams()
     curate: CurateParams = CurateParams()
+    drift: DriftParams = DriftParams()
     split: SplitParams = SplitParams()
     train: TrainParams = TrainParams()
     evaluate: EvaluateParams = EvaluateParams()
