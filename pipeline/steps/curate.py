@@ -7,28 +7,38 @@ knowledge; here they are asked in order, and what their policies say is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from pipeline.curation.keys import Keys, hex_keys
+from pipeline.curation.keys import KEY, Keys, hex_keys
+from pipeline.curation.rules.answer_shapes import ENOUGH, AnswerShapes, ShapeCounting, strays
+from pipeline.curation.rules.balance import balance
 from pipeline.curation.rules.columns import LOOKED_AT, Columns, Gathering
 from pipeline.curation.rules.contradictions import contradictions
+from pipeline.curation.rules.findings import Findings
+from pipeline.curation.rules.label_errors import FEWEST, judge_labels, label_errors
 from pipeline.curation.rules.left_out import LeftOut, left_out, read_left_out
 from pipeline.curation.rules.named_rows import pick_rows, write_dropped
+from pipeline.curation.rules.near_repeats import near_repeats
+from pipeline.curation.rules.odd_answers import StyleProfile, odd_answers
 from pipeline.curation.rules.provenance import parts, surplus
 from pipeline.curation.rules.repeats import repeats
-from pipeline.curation.rules.report import curation_page, rule_counts
+from pipeline.curation.rules.report import balance_blocks, curation_page, rule_counts
+from pipeline.curation.rules.reviews import COLUMNS, write_reviews
 from pipeline.curation.rules.rulings import Rulings
 from pipeline.curation.rules.token_lengths import TokenLengths
 from pipeline.curation.shards import read_tables
 from pipeline.domain.data import Curation, Snapshot, ValidationReport
 from pipeline.errors import Broken, Misuse
+from pipeline.pages import Block, Table
 from pipeline.params import CurateParams
 from pipeline.ports import Progress, silent
 
-_BATCH = 16_384
+_BATCH = 8192
 
 
 def curate(
@@ -63,18 +73,13 @@ def curate(
     def batches(*names: str) -> Iterator[Any]:
         return read_tables(folder, snapshot.shards, names, batch_rows=_BATCH)
 
-    columns = _gather(batches, snapshot, lengths, progress)
-    rulings = Rulings(len(columns))
-    if listed is not None:
-        _leave_out(rulings, listed, batches)
-    if lengths is not None:
-        rulings.add("token_lengths", "drop", lengths.finish().among(rulings.kept))
-    if params.contradictions != "off":
-        rulings.add("contradictions", params.contradictions, contradictions(columns, rulings.kept))
-    if params.repeats != "off":
-        rulings.add("repeats", params.repeats, repeats(columns, rulings.kept))
+    table = _read(snapshot, batches, lengths, progress)
+    rulings = Rulings(len(table.columns))
     origins = {source.name: source.origin for source in snapshot.sources}
-    _judge_shares(rulings, columns, params, origins)
+    _ask_what_leaves_rows_out(rulings, table, params, listed, lengths)
+    _ask_near(rulings, table, params, scratch, progress)
+    _ask_shares(rulings, table.columns, params, origins)
+    blocks = [*_ask_answers(rulings, table, params), *_ask_labels(rulings, table, params, progress)]
 
     names = pick_rows(batches("id", "source", "line"), rulings.named())
     curation = Curation(
@@ -84,12 +89,23 @@ def curate(
         rules=rule_counts(rulings, names),
         checks=tuple(ruling.check for ruling in rulings),
         dropped=write_dropped(out / "dropped.parquet", rulings, names),
+        review=write_reviews(out, rulings, table.columns.label_names, lambda rows: pick_rows(batches(*COLUMNS), rows)),
     )
-    shares = parts(columns, rulings.kept, origins, origin=params.shares.origin, feedback=params.shares.feedback)
-    (out / "curation.html").write_text(curation_page(snapshot, curation, shares, []), encoding="utf-8")
+    shares = parts(table.columns, rulings.kept, origins, origin=params.shares.origin, feedback=params.shares.feedback)
+    (out / "curation.html").write_text(curation_page(snapshot, curation, shares, blocks), encoding="utf-8")
     curation.write(out / "curation.json")
     progress("curated", snapshot.rows, snapshot.rows)
     return curation
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What one pass over the shards leaves in memory, and the way to pass over them again."""
+
+    columns: Columns
+    shapes: AnswerShapes
+    style: StyleProfile
+    batches: Callable[..., Iterator[Any]]
 
 
 def _clear(out: Path) -> None:
@@ -113,28 +129,56 @@ def _token_lengths(params: CurateParams, tokenizer: Path | None) -> TokenLengths
     return TokenLengths(tokenizer, most_input=params.max_input_tokens, most_output=params.max_output_tokens)
 
 
-def _gather(
-    batches: Callable[..., Iterator[Any]], snapshot: Snapshot, lengths: TokenLengths | None, progress: Progress
-) -> Columns:
-    gathering, done = Gathering(), 0
+def _read(snapshot: Snapshot, batches: Callable[..., Iterator[Any]], lengths: TokenLengths | None, progress: Progress) -> _Table:
+    gathering, shapes, style, done = Gathering(), ShapeCounting(), StyleProfile(), 0
     for batch in batches(*LOOKED_AT):
         gathering.add(batch)
+        shapes.add(batch)
+        style.count(batch)
         if lengths is not None:
             lengths.add(batch)
         done += batch.num_rows
         progress("reading rows", done, snapshot.rows)
     if done != snapshot.rows:
         raise Broken(f"the shards hold {done} rows, and the snapshot says {snapshot.rows}")
-    return gathering.finish()
+    return _Table(gathering.finish(), shapes.finish(), style, batches)
 
 
-def _leave_out(rulings: Rulings, listed: LeftOut, batches: Callable[..., Iterator[Any]]) -> None:
-    ids: list[Keys] = [hex_keys(batch.column("id")) for batch in batches("id")]
-    found, absent = left_out(np.concatenate([np.zeros(0, "S16"), *ids]), rulings.kept, listed)
-    rulings.add("leave_out", "drop", found, observed=f"{len(found)} rows; {absent} listed ids are of no row")
+def _ask_what_leaves_rows_out(
+    rulings: Rulings, table: _Table, params: CurateParams, listed: LeftOut | None, lengths: TokenLengths | None
+) -> None:
+    if listed is not None:
+        ids: list[Keys] = [hex_keys(batch.column("id")) for batch in table.batches("id")]
+        found, absent = left_out(np.concatenate([np.zeros(0, KEY), *ids]), rulings.kept, listed)
+        rulings.add("leave_out", "drop", found, observed=f"{len(found)} rows; {absent} listed ids are of no row")
+    if lengths is not None:
+        rulings.add("token_lengths", "drop", lengths.finish().among(rulings.kept))
+    if params.contradictions != "off":
+        rulings.add("contradictions", params.contradictions, contradictions(table.columns, rulings.kept))
+    if params.repeats != "off":
+        rulings.add("repeats", params.repeats, repeats(table.columns, rulings.kept))
 
 
-def _judge_shares(rulings: Rulings, columns: Columns, params: CurateParams, origins: Mapping[str, str]) -> None:
+def _ask_near(rulings: Rulings, table: _Table, params: CurateParams, scratch: Path, progress: Progress) -> None:
+    if params.near_duplicates.policy == "off":
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="near-", dir=scratch) as place:
+        repeated, contradicting = near_repeats(
+            table.columns,
+            rulings.kept,
+            lambda: table.batches("kind", "input", "output"),
+            threshold=params.near_duplicates.threshold,
+            scratch=Path(place),
+            progress=progress,
+        )
+    if table.columns.label_names and params.contradictions != "off":
+        # Short texts that differ in the one word that matters are common, so this is never more than a hint.
+        rulings.add("near_contradictions", "warn", contradicting)
+    rulings.add("near_duplicates", params.near_duplicates.policy, repeated)
+
+
+def _ask_shares(rulings: Rulings, columns: Columns, params: CurateParams, origins: Mapping[str, str]) -> None:
     """No part of the data beyond its share. Where leaving rows out cannot help, the check fails whatever the policy says."""
     shares = params.shares
     most = {"origin": shares.origin, "feedback": shares.feedback}
@@ -152,3 +196,40 @@ def _judge_shares(rulings: Rulings, columns: Columns, params: CurateParams, orig
         expected=f"of all rows, an origin at most {shares.origin:.1%} and feedback at most {shares.feedback:.1%}",
         passed=not beyond or shares.policy == "warn" or (shares.policy == "drop" and not hopeless),
     )
+
+
+def _ask_answers(rulings: Rulings, table: _Table, params: CurateParams) -> list[Block]:
+    """The shape and the style of free-text answers; nothing is asked where there are none."""
+    answers = int(rulings.kept[table.shapes.rows].sum())
+    if not answers:
+        return []
+    few = f"insufficient: {answers} answers, fewer than {ENOUGH}" if answers < ENOUGH else None
+    if params.consistency != "off":
+        rulings.add("consistency", params.consistency, strays(table.shapes, rulings.kept), observed=few)
+    if params.odd_answers != "off":
+        odd = odd_answers(table.batches("kind", "output"), table.style, rulings.kept)
+        rulings.add("odd_answers", params.odd_answers, odd, observed=few)
+    return [Table("Shapes of the answers", ("shape", "answers", "share"), table.shapes.table(rulings.kept))]
+
+
+def _ask_labels(rulings: Rulings, table: _Table, params: CurateParams, progress: Progress) -> list[Block]:
+    """Labels that models doubt, and how evenly rows are spread."""
+    columns = table.columns
+    if params.label_errors != "off" and columns.label_names:
+        doubts = judge_labels(columns, rulings.kept, lambda: table.batches("input"), progress=progress)
+        found = label_errors(doubts, columns.label_names) if doubts else Findings.none()
+        few = None if doubts else f"insufficient: fewer than 2 labels have {FEWEST} distinct texts, so none was judged"
+        rulings.add("label_errors", params.label_errors, found, observed=few)
+    spread = balance(columns, rulings.kept)
+    for one in spread:
+        if one.by == "label":
+            most = params.max_label_ratio
+            rulings.add(
+                "balance",
+                "warn" if most is None else "block",
+                Findings.none(),
+                observed=one.told(),
+                expected="told, never refused" if most is None else f"a ratio of at most {most:g} (curate.max_label_ratio)",
+                passed=most is None or one.ratio <= most,
+            )
+    return balance_blocks(spread)

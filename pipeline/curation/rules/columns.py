@@ -33,7 +33,8 @@ class Names:
         """The number of each text of a pyarrow column without nulls."""
         coded = column.dictionary_encode()
         numbers = [self._numbers.setdefault(name, len(self._numbers)) for name in coded.dictionary.to_pylist()]
-        return np.asarray(numbers, np.int32)[coded.indices.to_numpy(zero_copy_only=False)]
+        codes: Codes = np.asarray(numbers, np.int32)[coded.indices.to_numpy(zero_copy_only=False)]
+        return codes
 
     @property
     def listed(self) -> tuple[str, ...]:

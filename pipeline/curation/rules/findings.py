@@ -28,6 +28,11 @@ class Findings:
     codes: npt.NDArray[np.int32]
     wordings: Sequence[str]
 
+    @classmethod
+    def none(cls) -> Findings:
+        """No findings at all."""
+        return findings([], "")
+
     def __len__(self) -> int:
         return len(self.rows)
 

@@ -31,9 +31,24 @@ def asked_and_said(kind: str, input: str, output: str) -> Said:
 def texts_of(kind: str, input: str, output: str) -> tuple[str, str]:
     """(the texts of the input, those of the output) as a person reads them, without the JSON around them."""
     asked = input if kind == ExampleKind.LABEL else "\n".join(_words(orjson.loads(input))) if input else ""
-    if kind in _PLAIN or not output:
-        return asked, output
-    return asked, "\n".join(_words(orjson.loads(output)))
+    return asked, _said_text(kind, output)
+
+
+def compared_text(kind: str, input: str, output: str) -> str:
+    """The one text by which near duplicates are told: what users and assistants say, and for labelled rows the text alone.
+
+    System messages and offered tools are left out: they are the same in rows that are otherwise nothing alike.
+    """
+    if kind == ExampleKind.LABEL:
+        return input
+    conversation = orjson.loads(input) if input else []
+    messages = conversation["messages"] if isinstance(conversation, dict) else conversation
+    spoken = [word for message in messages if message["role"] != "system" for word in _words(message)]
+    return "\n".join([*spoken, _said_text(kind, output)])
+
+
+def _said_text(kind: str, output: str) -> str:
+    return output if kind in _PLAIN or not output else "\n".join(_words(orjson.loads(output)))
 
 
 def _words(value: Any) -> Sequence[str]:

@@ -1,12 +1,8 @@
-"""From row numbers back to rows: a few of a snapshot's rows, read in one pass; and the lists that are written of them.
-
-What is in a list may come from anyone, and lists are opened in spreadsheets: no cell can be taken for a formula.
-"""
+"""From row numbers back to rows: some of a snapshot's rows, read in one pass, and the file that names those left out."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +13,11 @@ import pyarrow.parquet as pq
 
 from pipeline.curation.rules.findings import Rows
 from pipeline.curation.rules.rulings import Rulings
-from pipeline.domain.data import FileDigest, SplitFile
+from pipeline.domain.data import SplitFile
 from pipeline.domain.record import digest_file
 
 DROPPED = pa.schema([(name, pa.string()) for name in ("id", "rule", "reason", "other")])
 _PIECE = 50_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +70,3 @@ def write_dropped(path: Path, rulings: Rulings, names: NamedRows) -> SplitFile:
             ]
             writer.write_table(pa.table([pa.array(column, pa.string()) for column in columns], schema=DROPPED))
     return SplitFile(path=path.name, sha256=digest_file(path), bytes=path.stat().st_size, rows=len(order))
-
-
-def write_review(path: Path, headers: Sequence[str], lines: Iterable[Sequence[Any]]) -> FileDigest:
-    """Write a list for people to look through: a CSV that no spreadsheet takes for formulas."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(headers)
-        writer.writerows(_harmless(lines))
-    return FileDigest(path=path.name, sha256=digest_file(path), bytes=path.stat().st_size)
-
-
-def _harmless(lines: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
-    for line in lines:
-        yield [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in line]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.curation.rules.columns import Columns
-from pipeline.curation.rules.findings import Findings, Mask, findings
+from pipeline.curation.rules.findings import Findings, Mask, Rows, findings
 from pipeline.domain.data import ExampleKind
 
 _WORDING = "the newest of what is beyond the share that its part of the data may hold ({:.1%})"
@@ -31,7 +31,7 @@ class Part:
         return self.share > self.most
 
 
-def origin_codes(columns: Columns, origins: Mapping[str, str]) -> tuple[np.ndarray, tuple[str, ...]]:
+def origin_codes(columns: Columns, origins: Mapping[str, str]) -> tuple[Rows, tuple[str, ...]]:
     """(number of each row's origin, names). origins: source name to origin; a source without one is an origin of its own."""
     named = [origins.get(source) or source for source in columns.source_names]
     listed = sorted(set(named))
@@ -57,7 +57,7 @@ def surplus(columns: Columns, kept: Mask, origins: Mapping[str, str], *, origin:
     """
     left = kept.copy()
     rated = columns.of_kind(ExampleKind.FEEDBACK)
-    found: list[tuple[np.ndarray, float]] = []
+    found: list[tuple[Rows, float]] = []
     codes, names = origin_codes(columns, origins)
     # Taking rows from one part raises the share of the others, so both are asked until nothing is beyond its share.
     while True:
@@ -75,7 +75,7 @@ def surplus(columns: Columns, kept: Mask, origins: Mapping[str, str], *, origin:
     return findings(rows, _WORDING, values=values)
 
 
-def _over(counts: np.ndarray, share: float) -> list[int]:
+def _over(counts: Rows, share: float) -> list[int]:
     """By how many rows each part is beyond the greatest cap c for which no part, cut to c rows, holds more than its share."""
     least, most = 0, int(counts.max(initial=0))
     # share * sum(min(counts, c)) - c is concave in c and 0 at 0, so the caps that meet the share are an interval from 0.
@@ -85,7 +85,7 @@ def _over(counts: np.ndarray, share: float) -> list[int]:
             least = cap
         else:
             most = cap - 1
-    return np.maximum(counts - least, 0).tolist()
+    return [max(int(count) - least, 0) for count in counts]
 
 
 def _most_beside(others: int, share: float) -> int:
@@ -93,7 +93,7 @@ def _most_beside(others: int, share: float) -> int:
     return int(share * others / (1 - share) + 1e-9) if share < 1 else 1 << 62
 
 
-def _newest(left: Mask, part: Mask, count: int) -> np.ndarray:
+def _newest(left: Mask, part: Mask, count: int) -> Rows:
     """The last `count` rows of a part, which are taken out of `left`."""
     numbers = np.flatnonzero(left & part)[-count:]
     left[numbers] = False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.curation.rules.balance import Balance
 from pipeline.curation.rules.named_rows import NamedRows
 from pipeline.curation.rules.provenance import Part
 from pipeline.curation.rules.rulings import Ruling, Rulings
 from pipeline.domain.data import Curation, RuleCount, Snapshot
 from pipeline.pages import Block, Links, Table, Text, page
+
+_SHOWN = 200
 
 
 def rule_counts(rulings: Rulings, names: NamedRows) -> tuple[RuleCount, ...]:
@@ -70,3 +73,16 @@ def curation_page(snapshot: Snapshot, curation: Curation, shares: Sequence[Part]
     if curation.review:
         whole.append(Links("Lists to look through", [(file.path, file.path) for file in curation.review]))
     return page(f"Curation of {snapshot.dataset}", verdict, curation.passed, whole)
+
+
+def balance_blocks(spread: Sequence[Balance]) -> list[Block]:
+    """How rows are spread over labels, sources and kinds, and what weights would even them out."""
+    return [
+        Table(
+            f"Rows by {one.by}",
+            (one.by, "rows", "suggested weight of a row"),
+            [(name, rows, weight) for (name, rows), weight in zip(one.counts, one.weights(), strict=True)][:_SHOWN],
+            note=f"{one.told()}. The weights make shares grow with the square root of the rows; nothing is weighed by them here.",
+        )
+        for one in spread
+    ]
