@@ -33,12 +33,16 @@ def json_document(stream: BinaryIO, max_bytes: int, max_depth: int, where: str, 
 
     records: where the rows are in a document that is an object: dotted keys of arrays, `*` for every key at its level. Rows are
     numbered through all arrays, and each names its own as `section`. A document that breaks off ends with one rejected row.
+    `.` alone says that the document is one row, whatever it is.
     Raises BadInput when the document is nothing of this kind, or has no such arrays.
     """
     if stream.read(3) != BOM:
         stream.seek(0)
     text = _Text(stream)
     first = text.peek()
+    if tuple(records) == (".",):
+        yield from _whole(text, max_bytes, max_depth)
+        return
     if records and first not in (b"{", b""):
         raise BadInput(
             "ingest.records names keys, but this document is no object", where=where, fix="leave records out for this source"
@@ -207,6 +211,17 @@ def _array(text: _Text, limit: int, max_depth: int, numbers: Iterator[int], sect
             yield Row(number, Rejected(Code.BAD_JSON, "nothing between two commas, or after the last"), raw, length, section)
         else:
             yield parsed_row(number, bare, max_depth)._replace(section=section)
+
+
+def _whole(text: _Text, limit: int, max_depth: int) -> Iterator[Row]:
+    kept, length = b"", 0
+    while text.more() and length <= SKIP_CAP:
+        piece, text.at = text.held[text.at :], len(text.held)
+        kept, length = _join(kept, piece, limit), length + len(piece)
+    if length > limit:
+        yield Row(1, too_long(limit, length), kept[:RAW_CAP], length)
+    elif bare := kept.strip(_SPACE):
+        yield parsed_row(1, bare, max_depth)
 
 
 def _element(text: _Text, limit: int, closing: bytes) -> tuple[bytes, int, str]:

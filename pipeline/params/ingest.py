@@ -47,7 +47,7 @@ class Reading(Section):
     """How messages spell keys and roles, where it is neither role/content nor from/value: {role_tag: who, user_tag: client}."""
     records: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Of a JSON document that is an object: keys of the arrays of rows, dots for deeper ones, * for every key. The key is kept as
-    the field `section`."""
+    the field `section`. Of any document: `.` makes all of it one row."""
     header: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Names of the columns of a CSV file without a header, or of the places of rows that are JSON lists."""
     sample_by: Literal["document", "paragraph", "line"] = "document"

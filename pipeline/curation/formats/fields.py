@@ -35,9 +35,7 @@ def read_fields(value: Any, reading: Reading, section: str = "") -> Fields:
     row = rename(row, reading.columns)
     if reading.constants:
         row = {**reading.constants, **row}
-    if reading.compose:
-        row = {**row, **{name: _filled(form, row) for name, form in reading.compose.items()}}
-    return row
+    return _composed(row, reading) if reading.compose else row
 
 
 def rename(row: Fields, columns: Mapping[str, str]) -> Fields:
@@ -102,7 +100,9 @@ def number(value: Any, field: str) -> float:
 
 def as_text(value: Any) -> str:
     """How metadata keeps a value: a text as it is, anything else as canonical JSON."""
-    return value if isinstance(value, str) else canonical_json(value)
+    if isinstance(value, str):
+        return value
+    return str(value) if type(value) is int else canonical_json(value)
 
 
 def is_blank(value: Any) -> bool:
@@ -125,6 +125,13 @@ def _named(value: Any, reading: Reading) -> Fields:
         return {reading.format: value}
     hint = "; a header would name its places" if isinstance(value, list) else ""
     raise Rejected(Code.NOT_AN_OBJECT, f"the row is {type_name(value)}, but no object{hint}")
+
+
+def _composed(row: Fields, reading: Reading) -> Fields:
+    """The row with the fields that are made of others, which go, but for the one that rows are grouped by."""
+    made = {name: _filled(form, row) for name, form in reading.compose.items()}
+    used = {match[1] for form in reading.compose.values() for match in _SLOT.finditer(form)} - {reading.group_by}
+    return {**{name: value for name, value in row.items() if name not in used}, **made}
 
 
 def _filled(form: str, row: Fields) -> str:
