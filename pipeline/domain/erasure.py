@@ -12,6 +12,7 @@ from typing import ClassVar
 from pipeline.domain.privacy import key_check
 from pipeline.domain.record import Record, Value
 from pipeline.domain.release import Event, EventKind
+from pipeline.domain.sightings import WhoHas
 from pipeline.errors import Broken
 
 
@@ -58,6 +59,69 @@ class Tombstones(Value):
     @property
     def every(self) -> frozenset[str]:
         return self.ids | self.texts
+
+
+class Hit(Value):
+    """A stored file that holds a text. inside: where in it; text: its number among those looked for, -1 for an example's id."""
+
+    place: str
+    inside: str
+    text: int
+
+
+class SearchReport(Value):
+    """What a search of stored bytes went through, and found. counts: files, packed ones, tables, databases, git objects."""
+
+    texts: int
+    bytes: int
+    counts: dict[str, int]
+    hits: tuple[Hit, ...]
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(hit.place for hit in self.hits))
+
+    def __add__(self, other: SearchReport) -> SearchReport:
+        counts = {name: self.counts.get(name, 0) + other.counts.get(name, 0) for name in sorted({*self.counts, *other.counts})}
+        return SearchReport(texts=self.texts, bytes=self.bytes + other.bytes, counts=counts, hits=self.hits + other.hits)
+
+
+class SourceLeft(Value):
+    """A source file of the user's that still holds the record, and the lines (or rows, in Parquet) where it does."""
+
+    name: str
+    lines: tuple[int, ...]
+
+
+class Purged(Value):
+    """What a purge did. event: the one that lists what was taken away. files: how many that are. cells: how many values in
+    databases were blanked. run: the kept run that later ones begin from, where one had to be made. shared: texts of the record
+    that other records hold too, which were therefore neither removed nor searched for. search: the proof."""
+
+    event: int
+    files: int
+    cells: int
+    run: str | None
+    shared: int
+    search: SearchReport
+
+
+class Forgotten(Value):
+    """The answer to forget. event: the tombstone; fresh: whether this call appended it. sources: files that still hold the
+    record. remains: what is left to do, a sentence each."""
+
+    model: str
+    event: int
+    fresh: bool
+    found: WhoHas
+    sources: tuple[SourceLeft, ...]
+    remains: tuple[str, ...]
+    purged: Purged | None = None
+
+    @property
+    def clean(self) -> bool:
+        """False when a purge left something behind that it should have removed."""
+        return self.purged is None or not self.purged.search.hits
 
 
 def erasures(events: Iterable[Event]) -> Iterator[tuple[Event, Erasure]]:
