@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, release, run
+from pipeline.commands import audit, look, release, run
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 for command in (
     run.run,
     run.ingest,
+    look.explore,
+    look.advise,
     release.promote,
     release.rollback,
     release.releases,

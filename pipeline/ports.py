@@ -9,12 +9,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.release import Event, EventKind, ModelVersion
 from pipeline.domain.sightings import RunData
 from pipeline.params.ingest import IngestParams, Reading
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total); total 0 when unknown. For progress bars and plain lines."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The Progress that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,14 @@ class Expectations(Protocol):
 
     def check(self, table: Path, suite: Sequence[Mapping[str, Any]], *, docs: Path) -> tuple[CheckResult, ...]:
         """Check `table` against `suite` (dicts of type, kwargs, and an optional note); build Data Docs (HTML) below `docs`."""
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors that lie near each other where the texts say much the same."""
+
+    def embed(self, texts: Sequence[str], *, progress: Progress = ...) -> Vectors:
+        """float32 [texts, hidden], of unit length, in the order of `texts`."""
         ...
 
 
@@ -220,11 +241,3 @@ class RecordIndex(Protocol):
     def rows(self, name: str, digests: Iterable[str]) -> list[int]:
         """Rows of what is indexed under `name` that any of `digests` names, in order. Raises Broken when it is not indexed."""
         ...
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total); total 0 when unknown. For progress bars and plain lines."""
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """The Progress that says nothing."""

@@ -139,6 +139,15 @@ def find_base(world: World, workspace: Workspace, params: Params) -> Path:
     return locate_base(params.model, root=workspace.root if in_commit else world.project.root)
 
 
+def find_encoder(world: World, workspace: Workspace, params: Params) -> Path:
+    """The folder of what turns texts into vectors; explore.encoder may be the base itself."""
+    chosen = params.explore
+    if chosen.encoder == "base":
+        return find_base(world, workspace, params)
+    model = params.model.model_copy(update={"base": chosen.encoder, "revision": chosen.revision})
+    return find_base(world, workspace, params.model_copy(update={"model": model}))
+
+
 def run_ingest(
     world: World,
     run: RunFolder,
@@ -149,7 +158,7 @@ def run_ingest(
 ) -> Snapshot:
     """Take in what is new in the sources (those of params, or the given ones) and put it under DVC."""
     entries = sources or params.ingest.sources
-    snapshot = _take_in(world, params, run.workspace.snapshot, entries, parent=run.parent, as_of=as_of, progress=progress)
+    snapshot = take_in(world, params, run.workspace.snapshot, entries, parent=run.parent, as_of=as_of, progress=progress)
     if run.parent is None or snapshot.digest != run.parent.digest:
         run.store.add(run.workspace.snapshot)
     index_records(world, run.workspace.snapshot, snapshot, progress)
@@ -163,7 +172,7 @@ def index_records(world: World, folder: Path, snapshot: Snapshot, progress: Prog
     index_shards(folder, snapshot, world.project.index, world.record_key, progress)
 
 
-def _take_in(
+def take_in(
     world: World,
     params: Params,
     folder: Path,
@@ -205,7 +214,7 @@ def place_reserved(world: World, run: RunFolder, params: Params, progress: Progr
         reserved = empty_snapshot(params.model.name, params.model.task)
         reserved.write(run.workspace.reserved_record)
     else:
-        reserved = _take_in(world, params, folder, entries, progress=progress)
+        reserved = take_in(world, params, folder, entries, progress=progress)
     run.store.add(folder)
     return reserved
 

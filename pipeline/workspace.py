@@ -169,6 +169,11 @@ class Project:
         return self.state / "index"
 
     @property
+    def looks(self) -> Path:
+        """Pages of explore and advise, a folder a snapshot."""
+        return self.state / "looks"
+
+    @property
     def key(self) -> Path:
         """The project's secret for keyed digests, readable by its owner alone."""
         return self.state / "key"

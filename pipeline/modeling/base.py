@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
+import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ TOKENIZER_FILES = (
 )
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "*.jinja", *TOKENIZER_FILES]
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+_HEADER_CAP = 64 << 20
 REFUSED_CONFIG = ("auto_map", "parent_library", "_attn_implementation", "_attn_implementation_internal", "custom_pipelines")
 
 
@@ -143,6 +147,29 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Broken("not a JSON object", where=str(path))
     return value
+
+
+def count_parameters(base: Path) -> int:
+    """Weights of a base, from the headers of its safetensors files (8 bytes of length, then JSON). Raises Broken for others."""
+    total = 0
+    for path in sorted(base.glob("*.safetensors")):
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
+            if not 0 < length <= _HEADER_CAP:
+                raise Broken("this is no safetensors file", where=str(path))
+            try:
+                header = json.loads(file.read(length))
+            except ValueError as error:
+                raise Broken(f"the header of this safetensors file cannot be read: {error}", where=str(path)) from error
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return total
+
+
+def count_tokens(texts: Sequence[str], tokenizer: Path) -> int:
+    """Tokens of all texts by a tokenizer.json."""
+    from tokenizers import Tokenizer
+
+    return sum(len(found.ids) for found in Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts)))
 
 
 def _package_folder(name: str) -> Path:

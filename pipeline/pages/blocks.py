@@ -80,6 +80,26 @@ class Matrix:
     note: str = ""
 
 
+class Dot(NamedTuple):
+    """A point of a map. title: what is shown when it is pointed at. marked: drawn with a ring."""
+
+    x: float
+    y: float
+    series: str
+    title: str
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """A map of points without axes. order: the series in the order of their colours; those beyond the palette share the last."""
+
+    heading: str
+    dots: Sequence[Dot]
+    order: Sequence[str] = ()
+    note: str = ""
+
+
 class Side(NamedTuple):
     """One of the answers that stand side by side. tone: good, bad, warn or nothing."""
 
@@ -112,4 +132,4 @@ class Links:
     items: Sequence[tuple[str, str]]
 
 
-Block = Text | Table | Bars | Lines | Matrix | Pairs | Links
+Block = Text | Table | Bars | Lines | Matrix | Scatter | Pairs | Links

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from pipeline.pages.blocks import Bar, Bars, Lines, Matrix
+from pipeline.pages.blocks import Bar, Bars, Dot, Lines, Matrix, Scatter
 
 WIDTH, HEIGHT = 640, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 40
@@ -144,6 +144,22 @@ def line_chart(block: Lines) -> LineChart:
         dropped,
         names,
     )
+
+
+def scattered(block: Scatter, size: int = 640, margin: int = 10) -> tuple[tuple[float, float, int, Dot], ...]:
+    """(x, y, colour number, dot) on a square of `size`; both axes on one scale, so that distances can be compared."""
+    dots = [dot for dot in block.dots if math.isfinite(dot.x) and math.isfinite(dot.y)]
+    if not dots:
+        return ()
+    colours = {name: at for at, name in enumerate(dict.fromkeys([*block.order, *(dot.series for dot in dots)]))}
+    left, low = min(dot.x for dot in dots), min(dot.y for dot in dots)
+    span = max(max(dot.x for dot in dots) - left, max(dot.y for dot in dots) - low) or 1.0
+    scale = (size - 2 * margin) / span
+    placed = [
+        (round(margin + (dot.x - left) * scale, 1), round(margin + (dot.y - low) * scale, 1), colours[dot.series], dot)
+        for dot in dots
+    ]
+    return tuple(sorted(placed, key=lambda one: one[3].marked))
 
 
 def confusions(block: Matrix, most: int = 30) -> tuple[Confused, ...]:

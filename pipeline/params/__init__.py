@@ -17,6 +17,8 @@ from pipeline.params.curate import LeakParams as LeakParams
 from pipeline.params.curate import NearDuplicates as NearDuplicates
 from pipeline.params.curate import SplitParams as SplitParams
 from pipeline.params.drift import DriftParams as DriftParams
+from pipeline.params.explore import AdviseParams as AdviseParams
+from pipeline.params.explore import ExploreParams as ExploreParams
 from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
@@ -157,6 +159,8 @@ class Params(Section):
     gate: GateParams = GateParams()
     release: ReleaseParams = ReleaseParams()
     schedule: ScheduleParams = ScheduleParams()
+    explore: ExploreParams = ExploreParams()
+    advise: AdviseParams = AdviseParams()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:

@@ -57,14 +57,17 @@ class LeakParams(Section):
     """What becomes of rows to train on that repeat rows held out (eval, test, benchmarks, edge cases)."""
 
     exact: Policy = "block"
-    """Equal but for case, white space and punctuation."""
-    ngram: Policy = "block"
-    """A held-out text of which a share of the word n-grams stands in the row."""
+    """The prompt is that of a held-out row but for case, white space and punctuation."""
     near: Policy = "block"
-    """Alike by `near_threshold`."""
+    """The prompt differs from that of a held-out row in few words; see `near_threshold`."""
+    ngram: Policy = "block"
+    """A share of the runs of words in a held-out prompt stands in the row, in its prompt or its answer."""
+    near_threshold: Annotated[float, Field(ge=0.7, le=1)] = 0.85
+    """Share of words, of the longer prompt, that both must have; one word may always differ, unless this is 1."""
+    near_words: Count = 4
+    """Prompts of fewer words are near to none: one word changed makes another question of them."""
     ngram_words: Annotated[int, Field(ge=3, le=50)] = 13
     ngram_share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    near_threshold: Annotated[float, Field(ge=0.3, le=1)] = 0.7
 
 
 class SplitParams(Section):

@@ -10,7 +10,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Policy = Literal["off", "warn", "drop", "block"]
-"""What becomes of the rows that a rule finds: nothing is looked for; they are counted and listed; they are left out; the run ends."""
+"""What becomes of rows that a rule finds: none is looked for; they are counted and listed; they are left out; the run ends."""
 
 
 class Section(BaseModel):
