@@ -1,4 +1,4 @@
-"""The one way from an opened file to its rows, whatever its kind. Damage inside gzip ends a file with one rejected row."""
+"""The one way from an opened file to its rows, whatever its kind. Damage within a file ends it with one rejected row."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from io import BufferedReader
 from typing import cast
 
+from pipeline.curation.arrow_ipc import arrow_rows
 from pipeline.curation.documents import json_document
 from pipeline.curation.files import Opened
 from pipeline.curation.intake import Chunk
 from pipeline.curation.lines import CHUNK_BYTES, Row, cut_lines, json_lines
+from pipeline.curation.prose import document_row, text_rows
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.tables import csv_rows, parquet_rows
 from pipeline.errors import BadInput
@@ -67,6 +69,12 @@ def _rows(opened: Opened, params: IngestParams, where: str) -> Iterator[Row]:
         return json_document(stream, params.max_line_bytes, params.max_depth, where, opened.found.reading.records)
     if kind == "csv":
         return csv_rows(stream, params.max_line_bytes, where, opened.found.reading.header)
+    if kind == "txt":
+        return text_rows(stream, opened.found.reading.sample_by, params.max_line_bytes)
+    if kind in ("markdown", "html"):
+        return document_row(stream, kind, params.max_line_bytes)
+    if kind == "arrow":
+        return arrow_rows(stream, params.max_line_bytes, where)
     return parquet_rows(stream, params.max_line_bytes, where)
 
 
@@ -84,7 +92,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 
 def _damaged(line: int, error: Exception) -> Row:
-    return Row(line, Rejected(Code.UNREADABLE, f"the gzip stream is cut off or damaged from here on: {error}"), b"", 0)
+    return Row(line, Rejected(Code.UNREADABLE, f"the compressed stream is cut off or damaged from here on: {error}"), b"", 0)
 
 
 def _unreadable(error: OSError, where: str) -> BadInput:

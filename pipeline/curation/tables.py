@@ -61,9 +61,7 @@ def parquet_rows(stream: BinaryIO, max_bytes: int, where: str) -> Iterator[Row]:
         groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise BadInput(
-            f"this Parquet file is damaged: {_first_line(error)}", where=where, fix="fetch or write it again"
-        ) from None
+        raise BadInput(f"this Parquet file is damaged: {first_line(error)}", where=where, fix="fetch or write it again") from None
     if len(set(names)) != len(names):
         raise BadInput("two columns of this Parquet file share a name", where=where, fix="write it again with distinct names")
     if max(groups, default=0) > ROW_GROUP_CAP:
@@ -73,10 +71,10 @@ def parquet_rows(stream: BinaryIO, max_bytes: int, where: str) -> Iterator[Row]:
     number = 0
     try:
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS, use_threads=False):
-            yield from _batch_rows(batch, number, max_bytes)
+            yield from batch_rows(batch, number, max_bytes)
             number += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-        yield Row(number + 1, Rejected(Code.UNREADABLE, f"damaged from here on: {_first_line(error)}"), b"", 0)
+        yield Row(number + 1, Rejected(Code.UNREADABLE, f"damaged from here on: {first_line(error)}"), b"", 0)
 
 
 def _records(stream: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, int, bool]]:
@@ -153,7 +151,8 @@ def _quoted_cells(text: str) -> list[str]:
     raise Rejected(Code.BAD_CSV, f"a quote at or after character {at + 1} is neither around a cell nor doubled")
 
 
-def _batch_rows(batch: Any, before: int, max_bytes: int) -> Iterator[Row]:
+def batch_rows(batch: Any, before: int, max_bytes: int) -> Iterator[Row]:
+    """Rows of an Arrow record batch, numbered on from `before`."""
     try:
         rows: list[Any] = batch.to_pylist()
     except UnicodeDecodeError:
@@ -162,7 +161,7 @@ def _batch_rows(batch: Any, before: int, max_bytes: int) -> Iterator[Row]:
         if isinstance(fields, Rejected):
             yield Row(number, fields, b"", 0)
             continue
-        value = {key: _plain(item) for key, item in fields.items()}
+        value = {key: plain(item) for key, item in fields.items()}
         raw = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
         if len(raw) > max_bytes:
             yield Row(number, too_long(max_bytes, len(raw)), raw[:RAW_CAP], len(raw))
@@ -179,18 +178,19 @@ def _row_or_rejected(one: Any) -> Any:
         return Rejected(Code.BAD_UTF8, "a text of the row is not UTF-8")
 
 
-def _plain(value: Any) -> Any:
-    """A Parquet value as JSON has it: dates and decimals become their text, bytes base64. Iterates only as deep as the schema."""
+def plain(value: Any) -> Any:
+    """A value of a table as JSON has it: dates and decimals become their text, bytes base64. As deep as the schema is."""
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     return value.isoformat() if isinstance(value, datetime | date | time) else str(value)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says first, cut short."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
