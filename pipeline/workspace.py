@@ -174,6 +174,11 @@ class Project:
         return self.state / "looks"
 
     @property
+    def erasing(self) -> Path:
+        """What an unfinished purge still has to look for: the one place where a forgotten text may lie, until it ends."""
+        return self.state / "erasing"
+
+    @property
     def key(self) -> Path:
         """The project's secret for keyed digests, readable by its owner alone."""
         return self.state / "key"

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir
 from functools import wraps
 from pathlib import Path
@@ -124,6 +124,15 @@ class DvcStore:
     def push(self) -> int:
         """Send what this run folder tracks to the remote; returns how many objects went."""
         return int(self.repo.push())
+
+    @_in_its_folder
+    def erase_pushed(self, md5s: Iterable[str]) -> int:
+        """Remove objects from the remote that is pushed to; returns how many were there."""
+        odb = self.repo.cloud.get_remote_odb(command="forget")
+        there = [md5 for md5 in md5s if odb.exists(md5)]
+        for md5 in there:
+            odb.delete(md5)
+        return len(there)
 
     def _made(self) -> list[str]:
         # A stage that dvc.yaml has and the lock does not yet (it is new, or renamed) has nothing to bring back.

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from pipeline.errors import Broken, Conflict, Misuse
@@ -102,8 +103,8 @@ class Git:
         return ref
 
     def refs(self, prefix: str) -> dict[str, str]:
-        """Name below refs/tags/tuneline/ → commit, for every ref under `prefix`/."""
-        listed = self._run("for-each-ref", "--format=%(objectname) %(refname)", f"{REFS}/{prefix}/")
+        """Name below refs/tags/tuneline/ → commit, for every ref under `prefix`/; of all models, when it is empty."""
+        listed = self._run("for-each-ref", "--format=%(objectname) %(refname)", f"{REFS}/{prefix}/" if prefix else f"{REFS}/")
         rows = (line.split(" ", 1) for line in listed.splitlines())
         return {name.removeprefix(f"{REFS}/"): commit for commit, name in rows}
 
@@ -114,6 +115,11 @@ class Git:
 
     def message(self, commit: str) -> str:
         return self._run("log", "-1", "--format=%B", commit)
+
+    def committed(self, commit: str) -> tuple[datetime, str]:
+        """When a commit was made, and the first line of its message."""
+        at, _, subject = self._run("log", "-1", "--format=%cI%n%s", commit).partition("\n")
+        return datetime.fromisoformat(at), subject
 
     def list_files(self, commit: str, folder: str) -> list[str]:
         return self._run("ls-tree", "-r", "--name-only", commit, "--", folder).splitlines()
