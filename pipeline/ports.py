@@ -6,6 +6,7 @@ Only signatures live here. A step never learns which tool answers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.release import Event, EventKind, ModelVersion
 from pipeline.domain.sightings import RunData
+from pipeline.domain.snapshots import PastSnapshot
 from pipeline.params.ingest import IngestParams, Reading
 
 if TYPE_CHECKING:
@@ -228,6 +230,22 @@ class PastRuns(Protocol):
 
     def stored(self, md5: str) -> Path | None:
         """A stored copy of a data file, unverified; None when there is none."""
+        ...
+
+
+class Snapshots(Protocol):
+    """The snapshots of one model's kept runs: git tags and the data store behind them."""
+
+    def all(self) -> tuple[PastSnapshot, ...]:
+        """Of every kept run, also those kept as evidence only, oldest first. Raises Broken when a record is gone."""
+        ...
+
+    def opened(self, past: PastSnapshot) -> AbstractContextManager[Path]:
+        """A folder with a snapshot's files, unverified, to be read only, for as long as it is held. A lost file is missing there."""
+        ...
+
+    def params(self, past: PastSnapshot) -> Mapping[str, Any] | None:
+        """What the run's params said, defaults included; None when this version of Tuneline cannot read them."""
         ...
 
 
