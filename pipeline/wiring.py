@@ -22,7 +22,7 @@ from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import describe_files
 from pipeline.domain.release import holder, version_record
 from pipeline.errors import Misuse, Tampered
-from pipeline.ports import Archive, Ledger, PastRuns, Progress, RecordIndex, Registry, Tracker, silent
+from pipeline.ports import Archive, Ledger, PastRuns, Progress, RecordIndex, Registry, Snapshots, Tracker, silent
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
 
@@ -90,6 +90,12 @@ class World:
         from pipeline.backends.past_runs import GitDvcPastRuns
 
         return GitDvcPastRuns(self.git, self.project)
+
+    def snapshots(self, model: str) -> Snapshots:
+        """The snapshots of a model's kept runs."""
+        from pipeline.backends.snapshots import GitDvcSnapshots
+
+        return GitDvcSnapshots(self.git, self.project, model)
 
     @cached_property
     def record_key(self) -> bytes:
