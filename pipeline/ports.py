@@ -241,7 +241,7 @@ class Snapshots(Protocol):
         ...
 
     def opened(self, past: PastSnapshot) -> AbstractContextManager[Path]:
-        """A folder with a snapshot's files, unverified, to be read only, for as long as it is held. A lost file is missing there."""
+        """A folder with a snapshot's files, unverified, to be read only, as long as it is held. A lost file is missing there."""
         ...
 
     def params(self, past: PastSnapshot) -> Mapping[str, Any] | None:
