@@ -35,8 +35,9 @@ from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
+from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed
 from pipeline.terminal import say
-from pipeline.wiring import World, place_champion, place_frozen, place_reserved, read_params, run_ingest, run_step
+from pipeline.wiring import World, read_params, run_ingest, run_step
 
 POLICY = "release.promote_on_pass says so"
 
@@ -108,6 +109,7 @@ def _take_data_in(
     """The snapshot, and how the run ended if it ended here: nothing new for `stages`, or data that a check refused."""
     snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress(run.key)))
     do("reserve", lambda: place_reserved(world, run, params))
+    do("reviewed rows", lambda: place_reviewed(world, run, params))
     if run.nothing_new(snapshot, stages):
         return snapshot, _nothing_new(world, run)
     if run.parent is None or run.store.stale(DATA_STAGES):

@@ -7,7 +7,6 @@ No decision is made here, and nothing heavy is imported before it is used.
 from __future__ import annotations
 
 import getpass
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport, empty_snapshot
+from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport
 from pipeline.domain.model import Champion, TrainingRun
-from pipeline.domain.record import describe_files
-from pipeline.domain.release import holder, version_record
-from pipeline.errors import Misuse, Tampered
+from pipeline.errors import Misuse
 from pipeline.ports import Archive, Ledger, PastRuns, Progress, RecordIndex, Registry, Snapshots, Tracker, silent
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
@@ -210,68 +207,6 @@ def take_in(
     )
 
 
-def place_reserved(world: World, run: RunFolder, params: Params, progress: Progress = silent) -> Snapshot:
-    """Put benchmarks and edge cases beside the data, read by the same parser: looking for leaks is then a function of files."""
-    entries, folder = (*params.split.benchmarks, *params.split.edge_cases), run.workspace.reserved
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    if not entries:
-        reserved = empty_snapshot(params.model.name, params.model.task)
-        reserved.write(run.workspace.reserved_record)
-    else:
-        reserved = take_in(world, params, folder, entries, progress=progress)
-    run.store.add(folder)
-    return reserved
-
-
-def place_frozen(run: RunFolder) -> Frozen:
-    """Put the sides that earlier runs gave to groups beside the data: those the last run began from, and those it drew."""
-    workspace, frozen = run.workspace, Frozen()
-    fresh = workspace.frozen.with_name("frozen.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    (fresh / "sides").mkdir(parents=True)
-    if run.parent is not None:
-        frozen = Frozen.read(workspace.frozen_record)
-        parts = [(workspace.frozen, frozen.sides)]
-        # A run that purged a record was never split: what it began from holds all sides.
-        if workspace.splits_record.exists():
-            drawn = Splits.read(workspace.splits_record)
-            parts.append((workspace.splits, drawn.sides))
-            frozen = Frozen(splits=drawn.digest, sides=(*frozen.sides, *drawn.sides))
-        for folder, files in parts:
-            for file in files:
-                shutil.copyfile(folder / file.path, fresh / file.path)
-    frozen.write(fresh / workspace.frozen_record.name)
-    shutil.rmtree(workspace.frozen, ignore_errors=True)
-    fresh.rename(workspace.frozen)
-    run.store.add(workspace.frozen)
-    return frozen
-
-
-def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
-    """Put what holds the last stage beside the data, verified, so that evaluation is a function of files."""
-    model, stage = params.model.name, params.release.stages[-1]
-    events = world.ledger.events(model)
-    version = holder(events, stage)
-    folder = run.workspace.champion
-    if folder.exists():
-        shutil.rmtree(folder)
-    champion = Champion()
-    if version is not None:
-        record = version_record(events, version)
-        source = world.registry.artifacts(model, version) / "artifacts" / "adapter"
-        shutil.copytree(source, folder / "adapter")
-        text, where = world.archive.record(record, record.training)
-        training = TrainingRun.from_json(text, where=where, digest=record.training)
-        if describe_files(folder / "adapter") != training.adapter:
-            raise Tampered(f"the adapter of {model} version {version} is not the one that was trained", where=str(source))
-        champion = Champion(version=version, training=record.training, adapter_digest=record.adapter_digest)
-    champion.write(run.workspace.champion_record)
-    run.store.add(folder)
-    return champion
-
-
 def run_step(
     world: World, name: str, workspace: Workspace, params: Params, tracker: Tracker | None = None, progress: Progress = silent
 ) -> None:
@@ -281,7 +216,7 @@ def run_step(
     elif name == "curate":
         _curate(world, workspace, params, progress)
     elif name == "split":
-        _split(world, workspace, params, progress)
+        _split(workspace, params, progress)
     elif name == "train" and tracker is not None:
         _train(world, workspace, params, tracker, progress)
     elif name == "train":
@@ -316,28 +251,27 @@ def _curate(world: World, workspace: Workspace, params: Params, progress: Progre
             out=workspace.curation,
             scratch=scratch,
             tokenizer=find_base(world, workspace, params) / "tokenizer.json" if capped else None,
+            reviewed=workspace.reviewed_list if params.curate.leave_out else None,
             progress=progress,
         )
 
 
-def _split(world: World, workspace: Workspace, params: Params, progress: Progress) -> None:
+def _split(workspace: Workspace, params: Params, progress: Progress) -> None:
     from pipeline.steps.split import split
 
-    with world.scratch() as scratch:
-        split(
-            Snapshot.read(workspace.snapshot_record),
-            Curation.read(workspace.curation_record),
-            params.split,
-            folder=workspace.snapshot,
-            curated=workspace.curation,
-            out=workspace.splits,
-            scratch=scratch,
-            frozen=Frozen.read(workspace.frozen_record),
-            frozen_folder=workspace.frozen,
-            reserved=Snapshot.read(workspace.reserved_record),
-            reserved_folder=workspace.reserved,
-            progress=progress,
-        )
+    split(
+        Snapshot.read(workspace.snapshot_record),
+        Curation.read(workspace.curation_record),
+        params.split,
+        folder=workspace.snapshot,
+        curated=workspace.curation,
+        out=workspace.splits,
+        frozen=Frozen.read(workspace.frozen_record),
+        frozen_folder=workspace.frozen,
+        reserved=Snapshot.read(workspace.reserved_record),
+        reserved_folder=workspace.reserved,
+        progress=progress,
+    )
 
 
 def _train(world: World, workspace: Workspace, params: Params, tracker: Tracker, progress: Progress) -> None:

@@ -35,6 +35,11 @@ class Workspace:
         return self.root / "data" / "reserved"
 
     @property
+    def reviewed(self) -> Path:
+        """Folder: the list of rows that a person wants left out."""
+        return self.root / "data" / "reviewed"
+
+    @property
     def champion(self) -> Path:
         """Folder: champion.json and, if there is a champion, adapter/."""
         return self.root / "data" / "champion"
@@ -88,6 +93,10 @@ class Workspace:
     @property
     def reserved_record(self) -> Path:
         return self.reserved / "snapshot.json"
+
+    @property
+    def reviewed_list(self) -> Path:
+        return self.reviewed / "left_out.csv"
 
     @property
     def curation_record(self) -> Path:

@@ -29,7 +29,7 @@ CODE = ("pipeline", "flows", "dvc.yaml", ".dvc/config", ".dvcignore", "pyproject
 DATA_STAGES = ["validate", "curate", "split"]
 STAGES = [*DATA_STAGES, "train", "evaluate"]
 KINDS = ("run", "data", "invalid")
-_CARRIED = ("dvc.lock", "data/snapshot.dvc", "data/frozen.dvc", "data/reserved.dvc", "data/champion.dvc")
+_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "champion")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ app = typer.Typer(
 def audit_show(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
     """The lineage of a version, from the release back to the sources."""
     world, loaded = open_world(params)
-    from pipeline.steps.audit import show
+    from pipeline.steps.audit import show as trace
 
     stages = loaded.release.stages
-    lineage = show(version, model=loaded.model.name, ledger=world.ledger, archive=world.archive, stages=stages)
+    lineage = trace(version, model=loaded.model.name, ledger=world.ledger, archive=world.archive, stages=stages)
     show(lineage, json, rendering.lineage_lines)
 
 

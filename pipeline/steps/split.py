@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.curation.keys import KEY, Keys, find, hex_keys
 from pipeline.curation.leaks import check_leaks
@@ -36,7 +37,6 @@ def split(
     folder: Path,
     curated: Path,
     out: Path,
-    scratch: Path,
     frozen: Frozen,
     frozen_folder: Path,
     reserved: Snapshot,
@@ -46,7 +46,7 @@ def split(
     """Write train/, eval/, test/ (a file for each shard of the snapshot in `folder` that has rows there), sides/, leaks.parquet
     and splits.json below `out`.
 
-    curated: folder of `curation`, whose dropped rows are left out. frozen: the sides that groups have from earlier runs. reserved:
+    curated: folder of `curation`, whose dropped rows are left out. frozen: the sides that groups have from before. reserved:
     rows that must not be trained on. Rows keep the snapshot's order and columns; the same inputs make the same bytes. When rows
     leak and params say block, the record's checks have failed and nothing may be trained on it.
     Raises Misuse when `curation` did not pass or is of another snapshot, or a side with a share gets no rows; Tampered when a
@@ -67,8 +67,7 @@ def split(
             _held_out(rows, sides, reserved, reserved_folder),
             lambda: rows.on(sides, Split.TRAIN),
             params.leaks,
-            out=out / "leaks.parquet",
-            scratch=scratch,
+            out=out,
             progress=progress,
         )
         parts = _write_parts(rows, sides, leaks.drop, out, progress)
@@ -208,16 +207,24 @@ def _check_sizes(groups: Groups, sides: Sides, params: SplitParams, *, where: st
             )
 
 
-def _write_parts(rows: _Rows, sides: Sides, leaked: Keys, out: Path, progress: Progress) -> dict[Split, SplitSide]:
-    """A file for each shard and side that has rows; rows in `leaked` are left out of train."""
+def _write_parts(
+    rows: _Rows, sides: Sides, leaked: npt.NDArray[np.int64], out: Path, progress: Progress
+) -> dict[Split, SplitSide]:
+    """A file for each shard and side that has rows. leaked: places among the rows to train on that are left out of them."""
+    import pyarrow as pa
+
     parts: dict[Split, list[SplitFile]] = {side: [] for side in ORDER}
-    done = 0
+    done = trained = 0
     for shard in rows.shards:
         name = Path(shard.path).name
         writers: dict[Split, TableWriter] = {}
         try:
             for table in rows.batches(shard):
-                for side, part in _by_side(table, sides, leaked):
+                for side, part in _by_side(table, sides):
+                    if side is Split.TRAIN:
+                        places = np.arange(trained, trained + part.num_rows)
+                        trained += part.num_rows
+                        part = part.filter(pa.array(~np.isin(places, leaked)))
                     if part.num_rows:
                         if side not in writers:
                             (out / side.value).mkdir(exist_ok=True)
@@ -234,15 +241,12 @@ def _write_parts(rows: _Rows, sides: Sides, leaked: Keys, out: Path, progress: P
     return {side: SplitSide(parts=tuple(files)) for side, files in parts.items()}
 
 
-def _by_side(table: Any, sides: Sides, leaked: Keys) -> Iterator[tuple[Split, Any]]:
+def _by_side(table: Any, sides: Sides) -> Iterator[tuple[Split, Any]]:
     import pyarrow as pa
 
     numbers = sides.of(hex_keys(table["group"]))
     for number, side in enumerate(ORDER):
-        mask = numbers == number
-        if side is Split.TRAIN and len(leaked):
-            mask &= find(leaked, hex_keys(table["id"])) < 0
-        yield side, table.filter(pa.array(mask))
+        yield side, table.filter(pa.array(numbers == number))
 
 
 def _finish(writer: TableWriter, out: Path, side: Split, name: str) -> SplitFile:

@@ -60,8 +60,6 @@ def cut(
     out: str = "splits",
 ) -> Splits:
     """Split the bench's snapshot; `before`: an earlier split in the same place, whose sides are kept."""
-    scratch = bench.root / "scratch"
-    scratch.mkdir(exist_ok=True)
     frozen = Frozen()
     if before is not None:
         shutil.copytree(bench.root / out / "sides", bench.root / "frozen" / "sides", dirs_exist_ok=True)
@@ -74,7 +72,6 @@ def cut(
         folder=bench.folder,
         curated=bench.root / "curated",
         out=bench.root / out,
-        scratch=scratch,
         frozen=frozen,
         frozen_folder=bench.root / "frozen",
         reserved=empty_snapshot("bench", bench.snapshot.task),
