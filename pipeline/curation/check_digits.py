@@ -12,10 +12,11 @@ _CARD_PREFIXES = (
     (tuple(range(2221, 2721)), (16,)),
     ((34, 37), (15,)),  # American Express
     ((6011, 65, *range(644, 650)), (16, 19)),  # Discover
-    (tuple(range(3528, 3590)), (16, 17, 18, 19)),  # JCB
+    ((35,), (16, 17, 18, 19)),  # JCB
+    ((1800, 2131), (15,)),
     ((36, 38, 39, *range(300, 306)), (14, 16, 19)),  # Diners
     ((62,), (16, 17, 18, 19)),  # UnionPay
-    ((50, *range(56, 59), 6304, 6759, 6761, 6762, 6763), (12, 13, 16, 18, 19)),  # Maestro
+    ((50, *range(56, 59), 6304, 6390, 6759, 6761, 6762, 6763), (12, 13, 16, 18, 19)),  # Maestro
 )
 _CARD_LENGTHS = {str(prefix): lengths for prefixes, lengths in _CARD_PREFIXES for prefix in prefixes}
 
