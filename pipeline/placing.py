@@ -32,7 +32,8 @@ def place_reserved(world: World, run: RunFolder, params: Params, progress: Progr
         reserved = empty_snapshot(params.model.name, params.model.task)
         reserved.write(run.workspace.reserved_record)
     else:
-        reserved = take_in(world, params, folder, entries, progress=progress)
+        # Whatever its licence: what is held against the data is not learned from.
+        reserved = take_in(world, params, folder, entries, licenses=("any",), progress=progress)
     run.store.add(folder)
     return reserved
 

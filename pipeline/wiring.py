@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,8 @@ from pipeline.workspace import Project, Workspace
 if TYPE_CHECKING:
     from pipeline.backends.git import Git
     from pipeline.backends.run_folder import RunFolder
-    from pipeline.params import Params, SourceParams
+    from pipeline.curation.row_rules import RowRules
+    from pipeline.params import CleanParams, Params, SourceParams
 
 STEPS = ("validate", "curate", "split", "train", "evaluate")
 
@@ -183,6 +184,7 @@ def take_in(
     *,
     parent: Snapshot | None = None,
     as_of: datetime | None = None,
+    licenses: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> Snapshot:
     from pipeline.steps.forget import keep_out
@@ -200,11 +202,22 @@ def take_in(
         folder=folder,
         root=root,
         as_of=as_of,
+        rules=row_rules(params.clean),
+        licenses=params.clean.licenses if licenses is None else licenses,
         workers=world.settings.workers,
         forget=forget,
         forgotten=forgotten,
         progress=progress,
     )
+
+
+def row_rules(clean: CleanParams) -> RowRules:
+    """The rules of `clean`, with what finds personal data and secrets."""
+    from pipeline.backends.personal_data import PatternPersonalData
+    from pipeline.backends.secrets import TokenSecrets
+    from pipeline.curation.row_rules import RowRules
+
+    return RowRules(clean, personal_data=PatternPersonalData(clean.personal_types), secrets=TokenSecrets())
 
 
 def run_step(

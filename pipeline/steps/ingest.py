@@ -21,8 +21,9 @@ from pipeline.curation.seen import Seen
 from pipeline.curation.shards import BatchWriter, known_ids, sweep, sync
 from pipeline.curation.workers import Workers
 from pipeline.domain.data import Snapshot, Task
+from pipeline.domain.licensing import ACCEPTED, check_license, license_fix
 from pipeline.domain.record import FileDigest
-from pipeline.errors import Misuse
+from pipeline.errors import BadInput, Misuse
 from pipeline.params import IngestParams
 from pipeline.ports import Progress, silent
 
@@ -44,6 +45,7 @@ def ingest(
     as_of: datetime | None = None,
     afresh: bool = False,
     rules: RowRules | None = None,
+    licenses: Sequence[str] = ACCEPTED,
     forget: Forget | None = None,
     forgotten: Forgotten | None = None,
     describe: Describe | None = None,
@@ -55,10 +57,11 @@ def ingest(
     folder: holds the files of `parent`, which stay as they are; new shards and a quarantine file join them, and snapshot.json is
     replaced last, so a killed run changes nothing that counts. root: names in records are relative to it. as_of: files modified
     after this instant are left for later. afresh: all sources are read again, under the params of today; nothing of `parent` is
-    kept but its name. rules: what each row must meet. forget, forgotten: what was forgotten leaves the rows of `parent`, and does
+    kept but its name. rules: what each row must meet. licenses: those accepted
+    (domain/licensing.py), asked for each file before it is opened. forget, forgotten: what was forgotten leaves the rows of `parent`, and does
     not come in with new ones. workers: how many processes take rows in; what is written does not depend on it.
     Without new files, or anything new to forget, `parent` is returned and nothing is touched.
-    Raises BadInput for sources that are not readable data, TryLater for a file that is still being written, Misuse when `parent`
+    Raises BadInput for sources that are not readable data, or whose licence is not accepted, TryLater for a file that is still being written, Misuse when `parent`
     is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken when a worker dies.
     """
     if parent is not None and (parent.dataset, parent.task) != (dataset, task):
@@ -72,7 +75,7 @@ def ingest(
     if forget is not None:
         base = forget(folder, base)
     found = find(sources, root, reading=params)
-    fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources})
+    fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources}, licenses)
     first = next(fresh, None)
     if first is None and base is parent:
         return parent
@@ -115,11 +118,13 @@ def _base(parent: Snapshot | None, dataset: str, task: Task, *, afresh: bool) ->
     return empty if parent is None else empty.model_copy(update={"tombstones": parent.tombstones})
 
 
-def _fresh_files(found: Iterable[Found], as_of: datetime | None, seen: set[str]) -> Iterator[Opened]:
+def _fresh_files(found: Iterable[Found], as_of: datetime | None, seen: set[str], licenses: Sequence[str]) -> Iterator[Opened]:
     """Files whose bytes are new, opened one at a time; of two files with the same bytes the first."""
     for one in found:
         if as_of is not None and one.modified > as_of.timestamp():
             continue
+        if problem := check_license(one.license, licenses, public=one.public):
+            raise BadInput(problem, where=one.origin or one.where, fix=license_fix(one.license))
         opened = open_checked(one)
         if opened.sha256 in seen:
             opened.close()
