@@ -14,6 +14,7 @@ import pytest
 from pipeline.backends.great_expectations import GreatExpectations
 from pipeline.curation.expectations import suite
 from pipeline.domain.data import CheckResult, Task, ValidationReport
+from pipeline.domain.record import digest_file
 from pipeline.errors import Broken, Tampered
 from pipeline.params import ValidateParams
 from pipeline.steps.validate import validate
@@ -148,6 +149,32 @@ def test_an_id_in_two_shards_is_found(bench: Any, another_bench: Any, make_rows:
     report = check(bench)
     assert ("ids_unique", None) in failed(report)
     assert ("expect_column_values_to_be_unique", "id") in failed(report)
+
+
+def test_ids_that_are_no_digests_fail_their_expectation(bench: Any, make_rows: Rows) -> None:
+    bench.put("1.jsonl", make_rows(10))
+    snapshot = bench.take()
+    path = bench.folder / snapshot.shards[0].path
+    table = pq.read_table(path)
+    odd = pa.array(["id 1", None, "id 1", *table["id"].to_pylist()[3:]])
+    pq.write_table(table.set_column(0, "id", odd), path)
+    shard = snapshot.shards[0].model_copy(update={"sha256": digest_file(path), "bytes": path.stat().st_size})
+    bench.snapshot = snapshot.model_copy(update={"shards": (shard,)})
+    assert {
+        ("expect_column_values_to_match_regex", "id"),
+        ("expect_column_values_to_not_be_null", "id"),
+        ("expect_column_values_to_be_unique", "id"),
+    } <= failed(check(bench))
+
+
+def test_the_first_repeated_ids_are_named_in_order(bench: Any, make_rows: Rows) -> None:
+    bench.put("1.jsonl", make_rows(40))
+    snapshot = bench.take()
+    ids = sorted(example.id for example in bench.examples)
+    bench.snapshot = snapshot.model_copy(update={"shards": snapshot.shards * 3})
+    [failure] = [c for c in check(bench).failures if c.name == "ids_unique"]
+    assert failure.samples == tuple(ids[:5])
+    assert failure.observed == "40 ids twice"
 
 
 def test_a_changed_shard_is_never_validated(bench: Any, make_rows: Rows) -> None:
