@@ -38,8 +38,8 @@ class Found:
 
     compressed: gzip or zstd around the whole file, as its name says. modified: seconds since 1970, of the file or of what it was
     made from. reading: how its rows are read. origin: the entry of ingest.sources that it came by. license: of its rows.
-    watermark: see SourceFile. staged: `path` is a copy of ours in the staging folder, which no message should name. public: it comes
-    from a place where anyone may publish, so that without a licence it is nobody's to use.
+    watermark: see SourceFile. staged: `path` is a copy of ours in the staging folder, which no message should name. public: it
+    comes from a place where anyone may publish, so that without a licence nobody may use it.
     """
 
     path: Path

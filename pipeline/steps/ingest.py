@@ -57,12 +57,13 @@ def ingest(
     folder: holds the files of `parent`, which stay as they are; new shards and a quarantine file join them, and snapshot.json is
     replaced last, so a killed run changes nothing that counts. root: names in records are relative to it. as_of: files modified
     after this instant are left for later. afresh: all sources are read again, under the params of today; nothing of `parent` is
-    kept but its name. rules: what each row must meet. licenses: those accepted
-    (domain/licensing.py), asked for each file before it is opened. forget, forgotten: what was forgotten leaves the rows of `parent`, and does
-    not come in with new ones. workers: how many processes take rows in; what is written does not depend on it.
+    kept but its name. rules: what each row must meet. licenses: the policy of
+    domain/licensing.py, asked before a file is opened. forget, forgotten: what was forgotten leaves the rows of `parent`, and
+    does not come in with new ones. workers: how many processes take rows in; what is written does not depend on it.
     Without new files, or anything new to forget, `parent` is returned and nothing is touched.
-    Raises BadInput for sources that are not readable data, or whose licence is not accepted, TryLater for a file that is still being written, Misuse when `parent`
-    is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken when a worker dies.
+    Raises BadInput for sources that are not readable data or whose licence is not accepted, TryLater for a file that is still
+    being written, Misuse when `parent` is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken
+    when a worker dies.
     """
     if parent is not None and (parent.dataset, parent.task) != (dataset, task):
         raise Misuse(
