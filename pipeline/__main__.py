@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, look, release, run
+from pipeline.commands import audit, look, records, release, run
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ for command in (
     release.reconcile,
     release.status,
     release.ask,
+    records.who_has,
+    records.forget,
     run.worktree,
     run.schedule,
     run.up,

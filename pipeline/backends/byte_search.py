@@ -48,6 +48,12 @@ class Needles:
         content = bytes(data)
         return {number for number, form in self._forms if form in content}
 
+    def replaced(self, data: bytes, by: bytes) -> bytes:
+        """`data` with every form of every text replaced, the longest first."""
+        for _, form in sorted(self._forms, key=lambda one: -len(one[1])):
+            data = data.replace(form, by)
+        return data
+
 
 def forms(text: str) -> list[bytes]:
     """The byte strings that a text may be stored as."""

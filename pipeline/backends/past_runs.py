@@ -83,6 +83,7 @@ class GitDvcPastRuns:
             tag=f"{REFS}/{model}/{kind}/{number:04d}",
             commit=commit,
             snapshot=snapshot.digest,
+            sources=tuple(dict.fromkeys(source.name for source in (*snapshot.sources, *(reserved.sources if reserved else ())))),
             shards=_listed(at, run.snapshot, snapshot.shards),
             quarantine=_listed(at, run.snapshot, snapshot.quarantine),
             reserved=_listed(at, run.reserved, reserved.shards) if reserved else (),

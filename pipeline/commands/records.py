@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world, show
-from pipeline.commands.records_lines import who_has_lines
+from pipeline.commands.options import DEFAULT_PARAMS, By, Json, ParamsFile, Reason, open_world, show
+from pipeline.commands.records_lines import forgotten_lines, who_has_lines
 from pipeline.errors import Misuse
 
 _MOST_BYTES = 16 << 20
@@ -28,21 +28,31 @@ def who_has(
 ) -> None:
     """Which snapshots, runs and releases saw a record, and on which side of the split."""
     world, loaded = open_world(params)
-    from pipeline.steps.who_has import who_has as look_up
+    from pipeline.forgetting import look_up
     from pipeline.terminal import reporter
 
-    found = look_up(
-        record_text(record),
-        model=loaded.model.name,
-        key=world.record_key,
-        past=world.past_runs,
-        index=world.record_index,
-        ledger=world.ledger,
-        stages=loaded.release.stages,
-        quarantine=quarantine,
-        progress=reporter(),
+    show(look_up(world, loaded, record_text(record), quarantine=quarantine, progress=reporter()), json, who_has_lines)
+
+
+def forget(
+    record: Record,
+    reason: Reason,
+    by: By = None,
+    purge: Annotated[bool, typer.Option(help="Also take it out of cache, remote and derived files, and prove it.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Refuse when more rows than this hold it.")] = 20,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Keep a record out of every later snapshot; says what it had reached and what remains to be done."""
+    world, loaded = open_world(params)
+    from pipeline.forgetting import forget_record
+    from pipeline.terminal import reporter
+
+    done = forget_record(
+        world, loaded, record_text(record), by=by or world.actor, reason=reason, limit=limit, purge=purge, progress=reporter()
     )
-    show(found, json, who_has_lines)
+    show(done, json, forgotten_lines)
+    raise typer.Exit(0 if done.clean else 1)
 
 
 def record_text(record: str) -> str:

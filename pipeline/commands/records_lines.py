@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pipeline.terminal import table
 
 if TYPE_CHECKING:
+    from pipeline.domain.erasure import Forgotten
     from pipeline.domain.sightings import ReleaseSighting, RunSighting, WhoHas
 
 _ROWS = 10
@@ -38,6 +39,27 @@ def who_has_lines(found: WhoHas) -> list[str]:
     if found.unreadable:
         lines.append(f"not searched, since they are gone from cache and remote: {', '.join(found.unreadable)}")
     return lines
+
+
+def forgotten_lines(done: Forgotten) -> list[str]:
+    found = done.found
+    verb = "forgotten" if done.fresh else "forgotten before"
+    lines = [*who_has_lines(found.model_copy(update={"forgotten": None})), "", f"{verb}: event {done.event} of the ledger"]
+    if done.purged is not None:
+        search, run = done.purged.search, done.purged.run
+        lines.append(
+            f"purged: {done.purged.files} stored files and {done.purged.cells} database cells (event {done.purged.event})"
+        )
+        if run is not None:
+            lines.append(f"  the next run begins from {run}, which has the data without it")
+        if done.purged.shared:
+            lines.append(f"  {done.purged.shared} of its texts are also in other records, and stay there")
+        went_through = ", ".join(f"{count} {name}" for name, count in search.counts.items())
+        lines.append(f"  searched for {search.texts} texts in {search.bytes / 1e6:.1f} MB: {went_through}")
+        lines.append(f"  found in {len(search.places)} places" if search.hits else "  found nothing")
+    for source in done.sources:
+        lines.append(f"still in {source.name}, line {', '.join(map(str, source.lines))}")
+    return [*lines, *(["", "What remains to be done:"] if done.remains else []), *(f"  - {what}" for what in done.remains)]
 
 
 def _run(run: RunSighting) -> dict[str, str]:

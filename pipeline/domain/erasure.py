@@ -86,6 +86,13 @@ class SearchReport(Value):
         return SearchReport(texts=self.texts, bytes=self.bytes + other.bytes, counts=counts, hits=self.hits + other.hits)
 
 
+class Sought(Value):
+    """What a purge looks for: the texts and the example ids of the record."""
+
+    texts: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
 class SourceLeft(Value):
     """A source file of the user's that still holds the record, and the lines (or rows, in Parquet) where it does."""
 

@@ -24,7 +24,7 @@ class DataFile(Value):
 
 
 class RunData(Value):
-    """What a kept run says of its data. `kind`: run, data or invalid.
+    """What a kept run says of its data. kind: run, data or invalid. sources: names of the files that its rows came from.
 
     sides: train, eval, test → its files, named after the shards that their rows come from. dropped: what curation left out.
     leaked: what decontamination found. A run that ended before a step has nothing of it.
@@ -36,6 +36,7 @@ class RunData(Value):
     tag: str
     commit: str
     snapshot: str
+    sources: tuple[str, ...]
     shards: tuple[DataFile, ...]
     quarantine: tuple[DataFile, ...] = ()
     reserved: tuple[DataFile, ...] = ()

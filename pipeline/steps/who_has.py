@@ -99,7 +99,7 @@ class _Search:
             if not numbers:
                 continue
             self._total[file.name] = len(numbers)
-            for row, (id, source, line) in _read_rows(stored, numbers[: ROWS_SHOWN - shown], ("id", "source", "line")):
+            for row, (id, source, line) in read_rows(stored, numbers[: ROWS_SHOWN - shown], ("id", "source", "line")):
                 self._ids.setdefault(file.name, []).append(id)
                 yield FoundRow(id=id, keyed=keyed(self._key, id), shard=file.name, row=row, place=f"{source}:{line}")
                 shown += 1
@@ -144,7 +144,7 @@ class _Search:
             if stored is None or file is None:
                 continue
             numbers = self._index.rows(file.name, [keyed(self._key, id) for id in left])
-            for _, (id, reason) in _read_rows(stored, numbers, ("id", column)):
+            for _, (id, reason) in read_rows(stored, numbers, ("id", column)):
                 if id in left:
                     left.discard(id)
                     yield f"{prefix}{reason}"
@@ -159,7 +159,7 @@ class _Search:
         return stored
 
 
-def _read_rows(path: Path, numbers: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
+def read_rows(path: Path, numbers: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """(row number, values of `columns`) of the given rows, in order; only the row groups that hold them are read."""
     import pyarrow.parquet as pq
 
