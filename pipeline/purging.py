@@ -25,9 +25,9 @@ from pipeline.curation.shards import sweep
 from pipeline.domain.data import Snapshot
 from pipeline.domain.erasure import Purged, SearchReport, Sought, Tombstones, tombstones
 from pipeline.domain.sightings import WhoHas
+from pipeline.placing import place_frozen
 from pipeline.ports import Progress, silent
 from pipeline.steps.forget import forget, take_out
-from pipeline.placing import place_frozen
 from pipeline.wiring import World, index_records
 from pipeline.workspace import Project, Workspace
 
