@@ -7,23 +7,19 @@ curation/formats/'s work.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import count
 from typing import BinaryIO
 
 import orjson
 
-from pipeline.curation.lines import BOM, PIECE, RAW_CAP, SKIP_CAP, Row, json_lines, parsed_row, too_long
+from pipeline.curation.json_pieces import JsonBytes, cut_value, grown
+from pipeline.curation.lines import BOM, RAW_CAP, SKIP_CAP, Row, json_lines, parsed_row, too_long
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.strict_json import parse
 from pipeline.errors import BadInput
 
 _SPACE = b" \t\r\n"
-_NO_SPACE = re.compile(rb"[^ \t\r\n]")
-_OUTSIDE = re.compile(rb'["\[\]{},]')
-_INSIDE = re.compile(rb'["\\]')
-_OUTSIDE_MARKS, _INSIDE_MARKS = (b'"', b"[", b"]", b"{", b"}", b","), (b'"', b"\\")
 _KEY_CAP = 1 << 12
 _KEYS_CAP = 1 << 20
 
@@ -38,7 +34,7 @@ def json_document(stream: BinaryIO, max_bytes: int, max_depth: int, where: str, 
     """
     if stream.read(3) != BOM:
         stream.seek(0)
-    text = _Text(stream)
+    text = JsonBytes(stream)
     first = text.peek()
     if tuple(records) == (".",):
         yield from _whole(text, max_bytes, max_depth)
@@ -65,41 +61,14 @@ def json_document(stream: BinaryIO, max_bytes: int, max_depth: int, where: str, 
         )
 
 
-class _Text:
-    """A stream of bytes and how far it is read: `held[at:]` comes next."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.held = b""
-        self.at = 0
-
-    def more(self) -> bool:
-        """Whether anything comes next; reads on when all that is held was taken."""
-        if self.at >= len(self.held):
-            self.held, self.at = self._stream.read(PIECE), 0
-        return bool(self.held)
-
-    def take(self) -> bytes:
-        """The next byte, or nothing at the end."""
-        if not self.more():
-            return b""
-        self.at += 1
-        return self.held[self.at - 1 : self.at]
-
-    def peek(self) -> bytes:
-        """The next byte that is no white space, which stays; or nothing at the end."""
-        while self.more():
-            if match := _NO_SPACE.search(self.held, self.at):
-                self.at = match.start()
-                return match.group()
-            self.at = len(self.held)
-        return b""
+class _CutOff(Exception):
+    """The document ended within an array, whose last row has said so."""
 
 
 class _Arrays:
     """The arrays of rows within a document that is an object."""
 
-    def __init__(self, text: _Text, max_bytes: int, max_depth: int, records: Sequence[str], where: str) -> None:
+    def __init__(self, text: JsonBytes, max_bytes: int, max_depth: int, records: Sequence[str], where: str) -> None:
         self._text = text
         self._max_bytes = max_bytes
         self._max_depth = max_depth
@@ -113,6 +82,8 @@ class _Arrays:
             self._text.take()
             yield from self._object((), numbers)
             yield from _rest(self._text, numbers)
+        except _CutOff:
+            return
         except Rejected as rejected:
             # The rest is one row: without knowing where it broke, nothing behind it can be told apart.
             raw = self._text.held[self._text.at :][:RAW_CAP]
@@ -138,7 +109,8 @@ class _Arrays:
                 if opening == b"[":
                     self._found = True
                     self._text.take()
-                    yield from _array(self._text, self._max_bytes, self._max_depth, numbers, ".".join(here))
+                    if not (yield from _array(self._text, self._max_bytes, self._max_depth, numbers, ".".join(here))):
+                        raise _CutOff
                 elif not self._is_wanted(here, by_name=True):
                     self._pass_over()
                 else:
@@ -165,6 +137,8 @@ class _Arrays:
         kept = self._text.take()
         while (byte := self._text.take()) not in (b'"', b"") and len(kept) <= _KEY_CAP:
             kept += byte + (self._text.take() if byte == b"\\" else b"")
+        if not byte:
+            raise _broken(byte)
         key = str(parse(kept + byte, self._max_depth))
         name = "\0".join((*path, key))
         if name in self._seen or len(self._seen) > _KEYS_CAP:
@@ -177,7 +151,7 @@ class _Arrays:
 
     def _pass_over(self) -> None:
         """Go to what ends the value that comes next, which is not parsed."""
-        piece, _, end = _element(self._text, 0, b"}")
+        piece, _, end = cut_value(self._text, 0, b"}")
         if end == "file" or not piece.strip(_SPACE):
             raise _broken(b"" if end == "file" else b",")
         self._text.at -= 1
@@ -193,14 +167,14 @@ def _match(name: Sequence[str], path: Sequence[str], *, stars: bool = True) -> b
     return all(step == key or (stars and step == "*") for step, key in zip(name, path, strict=False))
 
 
-def _array(text: _Text, limit: int, max_depth: int, numbers: Iterator[int], section: str = "") -> Iterator[Row]:
-    """Rows of the array whose `[` was just taken, up to and with its `]`. Elements that are cut off are rejected rows."""
+def _array(text: JsonBytes, limit: int, max_depth: int, numbers: Iterator[int], section: str = "") -> Generator[Row, None, bool]:
+    """Rows of the array whose `[` was just taken, up to and with its `]`; returns whether it was closed before the file ended."""
     first, end = True, "comma"
     while end == "comma":
-        piece, length, end = _element(text, limit, b"]")
+        piece, length, end = cut_value(text, limit, b"]")
         bare = piece.strip(_SPACE)
         if not bare and end == "close" and first:
-            return
+            return True
         first = False
         number, raw = next(numbers), piece[:RAW_CAP]
         if length > limit:
@@ -211,54 +185,21 @@ def _array(text: _Text, limit: int, max_depth: int, numbers: Iterator[int], sect
             yield Row(number, Rejected(Code.BAD_JSON, "nothing between two commas, or after the last"), raw, length, section)
         else:
             yield parsed_row(number, bare, max_depth)._replace(section=section)
+    return end == "close"
 
 
-def _whole(text: _Text, limit: int, max_depth: int) -> Iterator[Row]:
+def _whole(text: JsonBytes, limit: int, max_depth: int) -> Iterator[Row]:
     kept, length = b"", 0
     while text.more() and length <= SKIP_CAP:
         piece, text.at = text.held[text.at :], len(text.held)
-        kept, length = _join(kept, piece, limit), length + len(piece)
+        kept, length = grown(kept, piece, limit), length + len(piece)
     if length > limit:
         yield Row(1, too_long(limit, length), kept[:RAW_CAP], length)
     elif bare := kept.strip(_SPACE):
         yield parsed_row(1, bare, max_depth)
 
 
-def _element(text: _Text, limit: int, closing: bytes) -> tuple[bytes, int, str]:
-    """(bytes or their beginning, how many, its end: `comma`, `close` or `file`) of what comes next in an array or object.
-
-    Only strings and brackets are told apart here, without recursion.
-    """
-    kept, length, depth, in_string, escaped = b"", 0, 0, False, False
-    while text.more() and length <= SKIP_CAP:
-        chunk, begin = text.held, text.at
-        at, escaped = (begin + 1, False) if escaped else (begin, False)
-        if begin or at or any(mark in chunk for mark in (_INSIDE_MARKS if in_string else _OUTSIDE_MARKS)):
-            while match := (_INSIDE if in_string else _OUTSIDE).search(chunk, at):
-                at, token = match.end(), match.group()
-                if in_string:
-                    if token == b"\\":
-                        at += 1
-                        escaped = at > len(chunk)
-                    else:
-                        in_string = False
-                elif token == b'"':
-                    in_string = True
-                elif token in b"[{":
-                    depth += 1
-                elif depth and token in b"]}":
-                    depth -= 1
-                elif not depth and token in (b",", closing):
-                    piece = chunk[begin : match.start()]
-                    text.at = at
-                    return _join(kept, piece, limit), length + len(piece), "comma" if token == b"," else "close"
-        text.at = len(chunk)
-        length += len(chunk) - begin
-        kept = _join(kept, chunk[begin:], limit)
-    return kept, length, "file"
-
-
-def _rest(text: _Text, numbers: Iterator[int]) -> Iterator[Row]:
+def _rest(text: JsonBytes, numbers: Iterator[int]) -> Iterator[Row]:
     """What follows the end of the document is one rejected row; nothing, if it is white space."""
     if not text.peek():
         return
@@ -269,12 +210,7 @@ def _rest(text: _Text, numbers: Iterator[int]) -> Iterator[Row]:
     yield Row(next(numbers), Rejected(Code.BAD_JSON, "something follows the end of the document"), kept, length)
 
 
-def _join(kept: bytes, piece: bytes, limit: int) -> bytes:
-    """`kept` grown by `piece` as long as the row may still be parsed; afterwards its beginning is all that is needed."""
-    return kept + piece if len(kept) + len(piece) <= max(limit, RAW_CAP) else (kept + piece[:RAW_CAP])[:RAW_CAP]
-
-
-def _is_object_a_line(text: _Text, limit: int) -> bool:
+def _is_object_a_line(text: JsonBytes, limit: int) -> bool:
     """Whether the line that comes next is a whole object; then the document is JSONL under another name."""
     line = b""
     while text.more() and len(line) <= limit:

@@ -217,7 +217,7 @@ def _ways_in(said: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
         if not listed:
             raise ValueError(f"{place}: path {path!r} needs data_files")
         return [{"path": str(name)} for name in listed]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", path) and "ds_type" not in said and not re.search(r"\.[a-z]{2,7}(\.gz|\.zst)?$", path):
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) and "ds_type" not in said and not re.search(r"\.[a-z]{2,7}(\.gz|\.zst)?$", path):
         if len(listed) > 1:
             raise ValueError(f"{place}: data_files: one file or pattern of a hub data set is supported")
         more = {"revision": said.get("revision"), "split": split, "files": listed[0] if listed else None}
