@@ -46,7 +46,7 @@ def who_has(
     sought = asked(key, record, fold)
     runs = past.runs(model)
     search = _Search(past, index, key, progress)
-    rows = search.rows([*_shards(runs), *_reserved(runs)], sought.digest)
+    rows = tuple(search.rows([*_shards(runs), *_reserved(runs)], sought.digest))
     sightings = [seen for run in runs if (seen := search.sighting(run))]
     text = fold(record) if sought.kind == "text" else ""
     events = ledger.events(model)
@@ -55,7 +55,7 @@ def who_has(
         asked=sought.kind,
         keyed=sought.digest,
         count=search.count,
-        rows=tuple(rows),
+        rows=rows,
         runs=tuple(sightings),
         releases=tuple(release_sightings(events, sightings, stages)),
         quarantined=tuple(_quarantined(runs, past, text)) if quarantine and text else (),
