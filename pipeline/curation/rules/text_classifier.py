@@ -72,7 +72,7 @@ class TextClassifier:
         from sklearn.linear_model import SGDClassifier
 
         epochs = int(np.clip(_UPDATES // max(features.shape[0], 1), *_EPOCHS))
-        model = SGDClassifier(loss="log_loss", alpha=1e-4, max_iter=epochs, tol=None, random_state=_SEED)
+        model = SGDClassifier(loss="log_loss", alpha=3e-5, max_iter=epochs, tol=None, random_state=_SEED)
         return cls(model.fit(features, given), labels)
 
     def probabilities(self, features: Any) -> npt.NDArray[np.float32]:
