@@ -71,7 +71,7 @@ def find(
     how = reading or Reading()
     found: dict[Path, Found] = {}
     for source in sources:
-        walked, suffix = (_globbed(source), source.suffix) if is_glob(source) else (_regular_files(source), "")
+        walked, suffix = (_globbed(source, root), source.suffix) if is_glob(source, root) else (_regular_files(source), "")
         for path, status in walked:
             if path in found:
                 continue
@@ -84,9 +84,9 @@ def find(
     return list(found.values())
 
 
-def is_glob(source: Path) -> bool:
-    """Whether a source is a pattern: it has a mark of a glob, and is no file by that very name."""
-    return _GLOB.search(str(source)) is not None and not os.path.lexists(source)
+def is_glob(source: Path, root: Path | None = None) -> bool:
+    """Whether a source is a pattern: it has a mark of a glob (below `root`), and is no file by that very name."""
+    return _GLOB.search(_below(source, root)) is not None and not os.path.lexists(source)
 
 
 def kind_of(name: str) -> tuple[str, bool] | None:
@@ -152,11 +152,17 @@ def record_name(path: Path, root: Path | None) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\0")
 
 
-def _globbed(source: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    pattern = glob_pattern(str(source))
+def _globbed(source: Path, root: Path | None) -> Iterator[tuple[Path, os.stat_result]]:
+    pattern = _below(source, root)
+    start = str(source)[: len(str(source)) - len(pattern)]
     # A folder that is named brings all that lies in it.
-    below = re.compile(f"(?:{pattern.pattern})(?:/.*)?", re.DOTALL)
-    return _regular_files(Path(fixed_part(str(source)) or "."), below)
+    wanted = re.compile(f"{re.escape(start)}(?:{glob_pattern(pattern).pattern})(?:/.*)?", re.DOTALL)
+    return _regular_files(Path(start + fixed_part(pattern) or "."), wanted)
+
+
+def _below(source: Path, root: Path | None) -> str:
+    """The part of a source that may have marks of a glob: what lies above the project is named as it is."""
+    return str(source.relative_to(root)) if root is not None and source.is_relative_to(root) else str(source)
 
 
 def _regular_files(source: Path, wanted: re.Pattern[str] | None = None) -> Iterator[tuple[Path, os.stat_result]]:
