@@ -1,8 +1,8 @@
-"""Entries that name LLaMA-Factory's dataset_info.json, as the entries that it stands for. What its keys mean is params' knowledge."""
+"""Entries that name LLaMA-Factory's dataset_info.json, as the entries that it stands for. What its keys mean params know."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +29,7 @@ def expanded(entries: Sequence[SourceParams], root: Path) -> Iterator[SourcePara
             continue
         path = root / entry.dataset_info
         info = _read(path, root)
-        names = entry.datasets or local_datasets(info, lambda name, beside=path.parent: (beside / name).exists())  # type: ignore[misc]
+        names = entry.datasets or local_datasets(info, _beside(path))
         own = {key: getattr(entry, key) for key in ("license", "group_by")}
         try:
             for said in dataset_entries(info, names, _folder(entry.dataset_info)):
@@ -40,6 +40,10 @@ def expanded(entries: Sequence[SourceParams], root: Path) -> Iterator[SourcePara
                 where=str(path),
                 fix="correct the file or name other datasets, or write the entry out (docs/formats.md)",
             ) from None
+
+
+def _beside(path: Path) -> Callable[[str], bool]:
+    return lambda name: (path.parent / name).exists()
 
 
 def _folder(path: str) -> str:
