@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from pipeline.curation.features import label_names, named
 from pipeline.curation.lines import BOM, PIECE, RAW_CAP, SKIP_CAP, Row, too_long
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.strict_json import has_nul
@@ -157,11 +158,12 @@ def batch_rows(batch: Any, before: int, max_bytes: int) -> Iterator[Row]:
         rows: list[Any] = batch.to_pylist()
     except UnicodeDecodeError:
         rows = [_row_or_rejected(batch.slice(i, 1)) for i in range(batch.num_rows)]
+    labels = label_names(batch.schema)
     for number, fields in enumerate(rows, start=before + 1):
         if isinstance(fields, Rejected):
             yield Row(number, fields, b"", 0)
             continue
-        value = {key: plain(item) for key, item in fields.items()}
+        value = {key: named(item, labels[key]) if key in labels else plain(item) for key, item in fields.items()}
         raw = orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS)
         if len(raw) > max_bytes:
             yield Row(number, too_long(max_bytes, len(raw)), raw[:RAW_CAP], len(raw))
