@@ -71,15 +71,15 @@ class FoldedStore:
         bounds = np.stack([begin + moved, end + moved], axis=1).ravel()
         return from_bytes(b"".join(pieces), bounds).take(order * 2)
 
-    def pairs(self, rows: Any, others: Any) -> Iterator[tuple[slice, Folded, Folded]]:
-        """(which pairs, texts of `rows`, texts of `others`) for all pairs (rows[i], others[i]), a bounded number at a time."""
+    def pairs(self, rows: Any, others: Any) -> Iterator[tuple[Folded, Folded]]:
+        """(texts of `rows`, texts of `others`) for all pairs (rows[i], others[i]) in order, a bounded number at a time."""
         weights = np.cumsum(self._sizes(rows) + self._sizes(others))
         start = 0
         while start < len(rows):
             before = weights[start - 1] if start else 0
             stop = max(start + 1, int(np.searchsorted(weights, before + _PAIR_BYTES, side="right")))
             part = slice(start, min(stop, start + _PAIR_ROWS, len(rows)))
-            yield part, self.read(rows[part]), self.read(others[part])
+            yield self.read(rows[part]), self.read(others[part])
             start = part.stop
 
     def _sizes(self, rows: Any) -> Any:

@@ -12,7 +12,7 @@ parts words. So two texts fold to the same if they differ in case, spacing and p
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -26,7 +26,15 @@ _UNSPACED = (
     *((0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF)),
 )
 """Code points of scripts without spaces between words: each letter becomes a word."""
+_SPECIAL = {
+    "\0": _END,
+    **dict.fromkeys("'’", _APOSTROPHE),
+    **dict.fromkeys(".,", _POINT),
+    **dict.fromkeys("-−", _MINUS),
+    **dict.fromkeys("*/%#@&\\", _SYMBOL),
+}
 _SPACE = 32
+_PIECE_TEXTS, _PIECE_CHARACTERS = 8192, 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,35 +62,40 @@ def fold(text: str) -> str:
 
 
 def fold_batch(texts: Sequence[str]) -> Folded:
-    """Fold texts, in order. What a text folds to does not depend on the others."""
-    codes = _code_points(texts)
-    classes = _classes(codes)
-    if not (spoken := classes != _NOTHING).all():
-        codes, classes = codes[spoken], classes[spoken]
+    """Fold texts, in order. What a text folds to does not depend on the others. It takes 40 bytes a character: `in_pieces`."""
+    codes, classes = _characters(texts)
     before, after = _shifted(classes)
-    in_word = (classes == _APOSTROPHE) & _wordlike(before) & _wordlike(after)
+    dropped = (classes == _APOSTROPHE) & _wordlike(before) & _wordlike(after)
     in_number = (classes == _POINT) & (before == _DIGIT) & (after == _DIGIT)
     # `-3` and `- 3` are the same; `covid-19` is a word and a number.
     ahead = np.append(after[1:], _END)[: len(after)]
-    minus = (
-        (classes == _MINUS)
-        & (before != _LETTER)
-        & (before != _MARK)
-        & ((after == _DIGIT) | ((after == _GAP) & (ahead == _DIGIT)))
-    )
+    minus = (classes == _MINUS) & (before != _LETTER) & (before != _MARK)
+    minus &= (after == _DIGIT) | ((after == _GAP) & (ahead == _DIGIT))
     own = (classes == _SYMBOL) | (classes == _SIGN) | minus
-    kept = own | in_number | (classes == _LETTER) | (classes == _DIGIT) | (classes == _MARK)
-    gaps = np.cumsum(~kept & ~in_word)
-    rows = np.cumsum(classes == _END)
-    at = np.flatnonzero(kept)
-    rows, gaps, marks, own = rows[at], gaps[at], classes[at] == _MARK, own[at]
-    spaced = np.ones(len(at), bool)
-    spaced[1:] = (gaps[1:] != gaps[:-1]) | own[1:] | (own[:-1] & ~marks[1:])
-    places = np.arange(len(at)) + np.cumsum(spaced) + rows
-    starts = offsets(np.bincount(rows, weights=1 + spaced, minlength=len(texts)).astype(np.int64) + 1)
+    at = np.flatnonzero(own | in_number | _wordlike(classes))
+    marks, own = classes[at] == _MARK, own[at]
+    # A space goes before what does not follow the kept character before it, and before and after a word of one character.
+    apart = np.diff(at, prepend=-2)
+    spaced = (apart > 1) & ~((apart == 2) & dropped[at - 1])
+    spaced[1:] |= own[1:] | (own[:-1] & ~marks[1:])
+    places = offsets(1 + spaced.astype(np.int64))
+    ends = np.searchsorted(at, np.flatnonzero(classes == _END))
+    starts = np.append(0, places[ends] + np.arange(1, len(texts) + 1))
     folded = np.full(starts[-1], _SPACE, np.uint32)
-    folded[places] = codes[at]
+    folded[places[1:] - 1 + np.repeat(np.arange(len(texts)), np.diff(ends, prepend=0))] = codes[at]
     return Folded(folded, starts)
+
+
+def in_pieces(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in pieces small enough to be folded at once: at most 8192, and 2 million characters (or a single text)."""
+    start = size = 0
+    for stop, text in enumerate(texts):
+        if stop > start and (stop - start == _PIECE_TEXTS or size + len(text) > _PIECE_CHARACTERS):
+            yield texts[start:stop]
+            start, size = stop, 0
+        size += len(text)
+    if start < len(texts):
+        yield texts[start:]
 
 
 def offsets(lengths: Any) -> Any:
@@ -111,19 +124,30 @@ def _decoded(codes: Any) -> str:
     return text
 
 
-def _code_points(texts: Sequence[str]) -> Any:
-    """Code points of all texts, normalised and in one case, each text followed by a NUL."""
-    # NUL takes part in no composition, so normalising all at once is normalising each. Rows with NUL were refused long before.
-    joined = "\0".join(text.replace("\0", " ") for text in texts) + "\0" if texts else ""
+def _characters(texts: Sequence[str]) -> tuple[Any, Any]:
+    """(characters of all texts, normalised and in one case, each text followed by a NUL; the class of each character)."""
+    joined = "\0".join([_normal(text) for text in texts]) + "\0" if texts else ""
     if joined.isascii():
-        return np.frombuffer(joined.lower().encode("ascii"), np.uint8).astype(np.uint32)
-    same = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", joined).casefold())
-    return np.frombuffer(same.encode("utf-32-le", "surrogatepass"), np.uint32)
+        data = joined.encode("ascii")
+        return np.frombuffer(data, np.uint8), np.frombuffer(data.translate(_basic_classes()[:256].tobytes()), np.uint8)
+    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+    classes = _classes(codes)
+    spoken = classes != _NOTHING
+    return codes[spoken], classes[spoken]
+
+
+def _normal(text: str) -> str:
+    # Rows that hold NUL were refused long before, but here it would end a text.
+    if "\0" in text:
+        text = text.replace("\0", " ")
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _classes(codes: Any) -> Any:
     table = _basic_classes()
-    if len(codes) == 0 or codes.max() < len(table):
+    if codes.max() < len(table):
         return table[codes]
     classes = np.zeros(len(codes), np.uint8)
     basic = codes < len(table)
@@ -141,9 +165,8 @@ def _basic_classes() -> Any:
 def _class_of(code: int) -> int:
     character = chr(code)
     category = unicodedata.category(character)
-    special = {"\0": _END, "'": _APOSTROPHE, "’": _APOSTROPHE, ".": _POINT, ",": _POINT, "-": _MINUS, "−": _MINUS}
-    if character in special:
-        return special[character]
+    if character in _SPECIAL:
+        return _SPECIAL[character]
     if category == "Cf" or 0xFE00 <= code <= 0xFE0F:
         return _NOTHING
     if category == "Nd":
@@ -151,8 +174,8 @@ def _class_of(code: int) -> int:
     if category[0] == "M":
         return _MARK
     if category[0] in "LN":
-        return _SIGN if any(first <= code <= last for first, last in _UNSPACED) else _LETTER
-    return _SYMBOL if category[0] in "S" or character in "*/%#@&\\" or category in ("Co", "Cs") else _GAP
+        return _SIGN if code >= _UNSPACED[0][0] and any(first <= code <= last for first, last in _UNSPACED) else _LETTER
+    return _SYMBOL if category[0] in "S" or category in ("Co", "Cs") else _GAP
 
 
 def _wordlike(classes: Any) -> Any:

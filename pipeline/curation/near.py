@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from pipeline.curation.band_files import BandFiles
 from pipeline.curation.folded_store import FoldedStore
-from pipeline.curation.folding import Folded, fold_batch
+from pipeline.curation.folding import Folded, fold_batch, in_pieces
+from pipeline.curation.in_order import in_order
 from pipeline.curation.shingles import Banding, band_keys, banding, jaccard, shingle_hashes, text_keys
 from pipeline.ports import Progress, silent
 
@@ -25,7 +27,7 @@ EARLIEST = 4
 """With how many of the earliest texts of a band (and the one before it) a text is compared. A bound: a million texts made of one
 template meet in the same bands, and comparing all pairs would take forever."""
 _MOST_HELD = 32
-_ROWS = 8192
+_PAIRS = 8192
 _UNKNOWN, _KEPT, _DROPPED = 0, 1, 2
 
 Texts = Callable[[], Iterable[Sequence[str]]]
@@ -54,9 +56,9 @@ def near_duplicates(texts: Texts, *, threshold: float, scratch: Path, progress: 
     """
     cut = banding(threshold)
     with FoldedStore(scratch / "near-texts") as store, BandFiles(scratch, cut.bands + 1) as bands:
-        for _, folded in _folded(texts, progress):
+        for folded, keys, filled in in_order(partial(_prepared, cut), _pieces(texts, progress)):
             store.add(folded)
-            bands.add(*_keys(folded, cut))
+            bands.add(keys, filled)
         count = store.close_for_reading()
         earlier, similarity = np.full(count, -1, np.int64), np.zeros(count, np.float32)
         for number in range(cut.bands + 1):
@@ -79,9 +81,10 @@ def near_matches(held: Texts, rows: Texts, *, threshold: float, scratch: Path, p
     found: list[tuple[Any, Any, Any]] = []
     with FoldedStore(scratch / "held-texts") as store:
         index = _HeldBands(store, held, cut)
-        for start, folded in _folded(rows, progress):
-            some, others, alike = index.best(folded, threshold)
+        start = 0
+        for count, some, others, alike in in_order(partial(index.best, threshold), _pieces(rows, progress)):
             found.append((some + start, others, alike))
+            start += count
     if not found:
         return NearDuplicates(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     return NearDuplicates(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
@@ -93,11 +96,12 @@ class _HeldBands:
     def __init__(self, store: FoldedStore, held: Texts, cut: Banding) -> None:
         self._store, self._cut = store, cut
         keys, filled = [np.zeros((0, cut.bands + 1), np.uint32)], [np.zeros(0, np.int64)]
-        for start, folded in _folded(held, silent):
+        start = 0
+        for folded, found, any_ in in_order(partial(_prepared, cut), _pieces(held, silent)):
             store.add(folded)
-            found, any_ = _keys(folded, cut)
             keys.append(found[any_])
             filled.append(np.flatnonzero(any_) + start)
+            start += len(folded)
         store.close_for_reading()
         every, numbers = np.concatenate(keys), np.concatenate(filled)
         self._bands: list[tuple[Any, Any]] = []
@@ -105,31 +109,14 @@ class _HeldBands:
             order = np.argsort(every[:, column], kind="stable")
             self._bands.append((every[order, column], numbers[order].astype(np.uint32)))
 
-    def _candidates(self, folded: Folded) -> tuple[Any, Any]:
-        """(numbers of texts in `folded`, numbers of held texts) of all pairs that meet in a band, sorted, each once.
-
-        Of one band a text meets the first 32 at most.
-        """
-        keys, any_ = _keys(folded, self._cut)
-        pairs = [np.zeros(0, np.uint64)]
-        for column, (sorted_keys, numbers) in enumerate(self._bands):
-            first = np.searchsorted(sorted_keys, keys[:, column], side="left")
-            counts = np.minimum(np.searchsorted(sorted_keys, keys[:, column], side="right") - first, _MOST_HELD)
-            counts[~any_] = 0
-            rows = np.repeat(np.arange(len(keys)), counts)
-            within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-            others = numbers[np.repeat(first, counts) + within]
-            pairs.append((rows.astype(np.uint64) << np.uint64(32)) | others)
-        both = np.unique(np.concatenate(pairs))
-        return (both >> np.uint64(32)).astype(np.int64), (both & np.uint64(0xFFFFFFFF)).astype(np.int64)
-
-    def best(self, folded: Folded, threshold: float) -> tuple[Any, Any, Any]:
-        """(number, number of the first held text that it is most alike to, how alike) of the texts that are `threshold` alike to
-        any."""
-        rows, others = self._candidates(folded)
+    def best(self, threshold: float, texts: Sequence[str]) -> tuple[int, Any, Any, Any]:
+        """(how many texts; and of those that are `threshold` alike to any: number, number of the first held text it is most alike
+        to, how alike)."""
+        folded, keys, filled = _prepared(self._cut, texts)
+        rows, others = self._candidates(keys, filled)
         alike = np.zeros(len(rows), np.float32)
-        for start in range(0, len(rows), _ROWS):
-            part = slice(start, start + _ROWS)
+        for start in range(0, len(rows), _PAIRS):
+            part = slice(start, start + _PAIRS)
             some, more = folded.take(rows[part]), self._store.read(others[part])
             alike[part] = jaccard(shingle_hashes(some), shingle_hashes(more))
         hit = alike >= threshold
@@ -137,33 +124,47 @@ class _HeldBands:
         order = np.lexsort((others, -alike, rows))
         rows, others, alike = rows[order], others[order], alike[order]
         first = np.diff(rows, prepend=-1) != 0
-        return rows[first], others[first], alike[first]
+        return len(folded), rows[first], others[first], alike[first]
+
+    def _candidates(self, keys: Any, filled: Any) -> tuple[Any, Any]:
+        """(numbers of the texts that have these keys, numbers of held texts) of all pairs that meet in a band, sorted, each once.
+
+        Of one band a text meets the first 32 at most.
+        """
+        pairs = [np.zeros(0, np.uint64)]
+        for column, (sorted_keys, numbers) in enumerate(self._bands):
+            first = np.searchsorted(sorted_keys, keys[:, column], side="left")
+            counts = np.minimum(np.searchsorted(sorted_keys, keys[:, column], side="right") - first, _MOST_HELD)
+            counts[~filled] = 0
+            rows = np.repeat(np.arange(len(keys)), counts)
+            within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+            others = numbers[np.repeat(first, counts) + within]
+            pairs.append((rows.astype(np.uint64) << np.uint64(32)) | others)
+        both = np.unique(np.concatenate(pairs))
+        return (both >> np.uint64(32)).astype(np.int64), (both & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def _folded(texts: Texts, progress: Progress) -> Iterator[tuple[int, Folded]]:
-    """(number of the first text, folded texts) in batches of bounded size, whatever the size of those that come in."""
+def _pieces(texts: Texts, progress: Progress) -> Iterator[Sequence[str]]:
+    """The texts in pieces of bounded size, whatever the size of the batches that come in."""
     done = 0
     for batch in texts():
-        for start in range(0, len(batch), _ROWS):
-            part = batch[start : start + _ROWS]
-            yield done, fold_batch(part)
-            done += len(part)
+        for piece in in_pieces(batch):
+            yield piece
+            done += len(piece)
             progress("fingerprinting texts", done, 0)
 
 
-def _keys(folded: Folded, cut: Banding) -> tuple[Any, Any]:
-    """(band keys, the first column that of the whole text; which texts have any)."""
+def _prepared(cut: Banding, texts: Sequence[str]) -> tuple[Folded, Any, Any]:
+    """(the texts folded; their band keys, the first column that of the whole text; which of them have any)."""
+    folded = fold_batch(texts)
     hashes = shingle_hashes(folded)
     whole = (text_keys(hashes) >> np.uint64(32)).astype(np.uint32)
-    keys = np.column_stack([whole, band_keys(hashes, cut)])
-    return keys, np.diff(hashes.starts) > 0
+    return folded, np.column_stack([whole, band_keys(hashes, cut)]), np.diff(hashes.starts) > 0
 
 
 def _similarities(store: FoldedStore, rows: Any, others: Any) -> Any:
-    alike = np.zeros(len(rows), np.float32)
-    for part, some, more in store.pairs(rows, others):
-        alike[part] = jaccard(shingle_hashes(some), shingle_hashes(more))
-    return alike
+    parts = in_order(lambda pair: jaccard(shingle_hashes(pair[0]), shingle_hashes(pair[1])), store.pairs(rows, others))
+    return np.concatenate([np.zeros(0, np.float32), *parts])
 
 
 def _settled(store: FoldedStore, earlier: Any, similarity: Any, threshold: float) -> NearDuplicates:

@@ -1,4 +1,4 @@
-"""Folded texts as sets of hashes: character shingles and words, MinHash band keys, and exact similarity of pairs.
+"""Folded texts as hashes: of character shingles, words and runs of words; keys to find like texts by; exact similarity of pairs.
 
 Everything works on whole batches of folded texts (folding.py) and depends on the texts alone: the hashes are the same on every
 machine and in every process. Which pairs are worth comparing is for near.py and leaks.py to find.
@@ -10,6 +10,7 @@ Massive Datasets", chapter 3: two texts of similarity s meet in one of b bands o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,13 @@ class Hashes:
 
     values: Any
     starts: Any
+
+    def take(self, texts: Any) -> Hashes:
+        """Those of the texts with these numbers, in this order; a number may come twice."""
+        lengths = np.diff(self.starts)[texts]
+        starts = offsets(lengths)
+        at = np.repeat(self.starts[:-1][texts] - starts[:-1], lengths) + np.arange(starts[-1])
+        return Hashes(self.values[at], starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +107,28 @@ def word_ngrams(words: Hashes, size: int) -> Hashes:
     return _windows(words.values, words.starts, size)
 
 
+def joined(parts: Sequence[Hashes]) -> Hashes:
+    """The texts of several Hashes, end to end."""
+    lengths = np.concatenate([np.zeros(0, np.int64), *(np.diff(part.starts) for part in parts)])
+    return Hashes(np.concatenate([np.zeros(0, np.uint64), *(part.values for part in parts)]), offsets(lengths))
+
+
+def distinct(hashes: Hashes) -> tuple[Any, Any]:
+    """(numbers of texts, hashes), sorted by text and then hash: each hash of a text once."""
+    texts = np.repeat(np.arange(len(hashes.starts) - 1), np.diff(hashes.starts))
+    order = np.lexsort((hashes.values, texts))
+    texts, values = texts[order], hashes.values[order]
+    first = changes(texts) | changes(values)
+    return texts[first], values[first]
+
+
+def changes(values: Any) -> Any:
+    """Where an array has another value than just before; its first place counts."""
+    changed = np.ones(len(values), bool)
+    changed[1:] = values[1:] != values[:-1]
+    return changed
+
+
 def band_keys(hashes: Hashes, banding: Banding) -> Any:
     """uint32 keys, one row a text and one column a band; texts whose keys agree in a column are likely alike.
 
@@ -123,18 +153,43 @@ def text_keys(hashes: Hashes) -> Any:
     return mixed(sums[hashes.starts[1:]] - sums[hashes.starts[:-1]])
 
 
+def bag_keys(words: Hashes) -> tuple[Any, Any]:
+    """(numbers of texts, keys uint64): of each text the key of its bag of words, and those of the bag less one word each.
+
+    Bags of the same words, in whatever order, have the same key.
+    """
+    lengths = np.diff(words.starts)
+    texts = np.repeat(np.arange(len(lengths)), lengths)
+    terms = mixed(words.values)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)])
+    wholes = sums[words.starts[1:]] - sums[words.starts[:-1]]
+    return np.concatenate([np.arange(len(lengths)), texts]), mixed(np.concatenate([wholes, wholes[texts] - terms]))
+
+
 def jaccard(some: Hashes, others: Hashes) -> Any:
     """Exact Jaccard similarity (float32) of the set of `some` text i with that of `others` text i; 0 where both are empty.
 
     At most 2^18 texts at a time; 45 bits of each hash are looked at, so a chance agreement within a pair is one in billions.
     """
     keys = np.sort(np.concatenate([_keyed(some, 0), _keyed(others, 1)]))
-    keys = keys[np.diff(keys, prepend=~keys[:1]) != 0]
+    keys = keys[changes(keys)]
     count = len(some.starts) - 1
     shared = keys[1:][keys[1:] >> np.uint64(1) == keys[:-1] >> np.uint64(1)]
     both = np.bincount((shared >> np.uint64(46)).astype(np.int64), minlength=count)
     either = np.bincount((keys >> np.uint64(46)).astype(np.int64), minlength=count) - both
     return (both / np.maximum(either, 1)).astype(np.float32)
+
+
+def shared_words(some: Hashes, others: Hashes) -> Any:
+    """How many words (int64) `some` text i and `others` text i have in common, a word that comes twice in both counting twice.
+
+    At most 2^18 texts at a time.
+    """
+    keys, times = np.unique(np.concatenate([_keyed(some, 0), _keyed(others, 1)]), return_counts=True)
+    same = np.flatnonzero(keys[1:] >> np.uint64(1) == keys[:-1] >> np.uint64(1))
+    shared = np.zeros(len(some.starts) - 1, np.int64)
+    np.add.at(shared, (keys[same] >> np.uint64(46)).astype(np.int64), np.minimum(times[same], times[same + 1]))
+    return shared
 
 
 def mixed(values: Any) -> Any:

@@ -277,8 +277,8 @@ class Splits(Record):
 
     frozen: digest of the Frozen record whose sides were kept. reserved: digest of the Snapshot of benchmarks and edge cases.
     sides: which group went where, for the next run to keep. checks: leakage between what is trained on and what is held out.
-    leaks: a Parquet file of the rows that leaked (columns id, source, line, how, similarity, held_id, held_in, held_line); None when
-    params ask for no such check.
+    leaks: a Parquet file of the rows that leaked (columns id, source, line, how, similarity, held_id, held_in, held_source,
+    held_line); None when params ask for no such check.
     """
 
     kind: ClassVar[str] = "splits"
