@@ -40,7 +40,8 @@ def verdict(report: DriftReport) -> str:
     if report.too_few:
         return f"Not compared: a side has fewer than {LEAST_ROWS} distinct rows."
     if not report.drifted:
-        return f"No drift: the {report.fresh} is like the {report.reference}, in all {len(report.shifts)} aspects compared."
+        compared = ", ".join(_ASPECTS[shift.aspect] for shift in report.shifts) or "nothing, since all rows agree in everything"
+        return f"No drift of the {report.fresh} from the {report.reference}. Compared: {compared}."
     names = ", ".join(f"{_ASPECTS[shift.aspect]} ({shift.effect:.2f})" for shift in report.drifted)
     end = "; the policy is to block" if not report.passed else ""
     return f"Drift of the {report.fresh} from the {report.reference}: {names}{end}."

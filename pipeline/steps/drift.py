@@ -7,7 +7,7 @@ the params to say.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,6 +22,7 @@ from pipeline.curation.traffic import read_traffic
 from pipeline.curation.words import telling_words, word_vectors
 from pipeline.domain.data import ExampleKind, Shard, Snapshot
 from pipeline.domain.drift import DriftReport, Named, Shift
+from pipeline.errors import Misuse
 from pipeline.evaluation.drift import (
     LEAST_ROWS,
     Aspect,
@@ -35,10 +36,7 @@ from pipeline.evaluation.drift import (
 )
 from pipeline.evaluation.drift_page import drift_page
 from pipeline.params.drift import DriftParams
-from pipeline.ports import Progress, silent
-
-Embed = Callable[[Sequence[str]], Any]
-"""Texts into a row of unit length each: an array of texts × dimensions."""
+from pipeline.ports import Embedder, Progress, silent
 
 _NAMES = 8
 _OF_TRAFFIC = ("input_length", "output_length", "label", "language", "text")
@@ -58,12 +56,18 @@ class Side:
         return len(self.columns["text"])
 
 
-def drift(
-    snapshot: Snapshot, params: DriftParams, *, folder: Path, out: Path, embed: Embed | None = None, progress: Progress = silent
+def drift_of_batch(
+    snapshot: Snapshot,
+    params: DriftParams,
+    *,
+    folder: Path,
+    out: Path | None,
+    embedder: Embedder | None = None,
+    progress: Progress = silent,
 ) -> DriftReport:
     """Compare the newest batch of the snapshot in `folder` with the rows before it; write drift.json and drift.html below `out`.
 
-    embed: needed when params compare texts by embeddings. Raises Tampered when a shard is not what was recorded.
+    embedder: needed when params compare texts by embeddings. Raises Tampered when a shard is not what was recorded.
     """
     if params.policy == "off":
         report = judge(snapshot.digest, None, Side("earlier rows", 0, {"text": ()}), Side("batch", 0, {"text": ()}), params, None)
@@ -77,7 +81,7 @@ def drift(
     reference_side = _side("earlier rows", folder, snapshot, before, params)
     fresh_side = _side("batch", folder, snapshot, fresh, params)
     progress("comparing", 1, 2)
-    report = judge(snapshot.digest, None, reference_side, fresh_side, params, embed)
+    report = judge(snapshot.digest, None, reference_side, fresh_side, params, embedder)
     _write(report, (reference_side, fresh_side), out)
     progress("compared", 2, 2)
     return report
@@ -90,7 +94,7 @@ def drift_between(
     *,
     folders: tuple[Path, Path],
     out: Path | None = None,
-    embed: Embed | None = None,
+    embedder: Embedder | None = None,
 ) -> DriftReport:
     """Compare all rows of one snapshot with those of another that the first does not have; all of them if it has them all.
 
@@ -100,13 +104,19 @@ def drift_between(
     added = tuple(shard for shard in later.shards if shard.sha256 not in known)
     reference_side = _side("earlier snapshot", folders[0], earlier, earlier.shards, params)
     fresh_side = _side("rows added" if added else "later snapshot", folders[1], later, added or later.shards, params)
-    report = judge(later.digest, earlier.digest, reference_side, fresh_side, params, embed)
+    report = judge(later.digest, earlier.digest, reference_side, fresh_side, params, embedder)
     _write(report, (reference_side, fresh_side), out)
     return report
 
 
 def drift_from_traffic(
-    snapshot: Snapshot, traffic: Path, params: DriftParams, *, folder: Path, out: Path | None = None, embed: Embed | None = None
+    snapshot: Snapshot,
+    traffic: Path,
+    params: DriftParams,
+    *,
+    folder: Path,
+    out: Path | None = None,
+    embedder: Embedder | None = None,
 ) -> DriftReport:
     """Compare what production is asked (see curation/traffic.py for the file) with all rows of a snapshot.
 
@@ -121,7 +131,7 @@ def drift_from_traffic(
     reference_side = _side("snapshot", folder, snapshot, snapshot.shards, params)
     fresh_side = Side("traffic", found.rows, columns)
     asked = params.model_copy(update={"aspects": tuple(a for a in params.aspects if a in _OF_TRAFFIC) or ("text",)})
-    report = judge(snapshot.digest, found.sha256, reference_side, fresh_side, asked, embed, refused=found.refused)
+    report = judge(snapshot.digest, found.sha256, reference_side, fresh_side, asked, embedder, refused=found.refused)
     _write(report, (reference_side, fresh_side), out)
     return report
 
@@ -146,7 +156,7 @@ def judge(
     reference: Side,
     fresh: Side,
     params: DriftParams,
-    embed: Embed | None,
+    embedder: Embedder | None,
     refused: int = 0,
 ) -> DriftReport:
     """Compare two sides in the aspects that params name and both have. snapshot, other: see DriftReport."""
@@ -166,7 +176,7 @@ def judge(
     )
     if min(reference.drawn, fresh.drawn) < LEAST_ROWS:
         return report.model_copy(update={"too_few": True})
-    aspects, columns = _aspects(reference, fresh, params, embed)
+    aspects, columns = _aspects(reference, fresh, params, embedder)
     sides = np.arange(reference.drawn + fresh.drawn) >= reference.drawn
     shuffles = shuffles_for(params.false_alarms, len(aspects))
     found = compare(aspects, sides, shuffles=shuffles)
@@ -175,7 +185,7 @@ def judge(
 
 
 def _aspects(
-    reference: Side, fresh: Side, params: DriftParams, embed: Embed | None
+    reference: Side, fresh: Side, params: DriftParams, embedder: Embedder | None
 ) -> tuple[list[Aspect], dict[str, Sequence[Any]]]:
     """What is compared, and the column of each aspect, reference rows first. An aspect in which all rows agree is left out."""
 
@@ -198,12 +208,20 @@ def _aspects(
     aspects: list[Aspect] = []
     for name, column in columns.items():
         if name == "text":
-            aspects.append(VectorAspect(name, embed(column) if embed is not None else word_vectors(column)[0]))
+            aspects.append(VectorAspect(name, _vectors(column, params, embedder)))
         elif name.endswith("_length"):
             aspects.append(NumberAspect(name, column))
         else:
             aspects.append(NameAspect(name, column))
     return aspects, columns
+
+
+def _vectors(texts: Sequence[str], params: DriftParams, embedder: Embedder | None) -> Any:
+    if params.text == "words":
+        return word_vectors(texts)[0]
+    if embedder is None:
+        raise Misuse("nothing here makes embeddings of texts", fix="set drift.text to words")
+    return embedder.embed(texts)
 
 
 def _shift(found: Compared, column: Sequence[Any], cut: int, params: DriftParams) -> Shift:
