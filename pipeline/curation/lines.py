@@ -64,17 +64,18 @@ def cut_lines(stream: BufferedReader, max_bytes: int) -> Iterator[tuple[bytes, i
     while True:
         try:
             piece = stream.read1(PIECE)
+            end = piece.rfind(b"\n") + 1
+            held.append(piece)
+            size, unended = size + len(piece), len(piece) - end if end else unended + len(piece)
+            far_too_long = unended > most
+            beyond, rest = _skip_line(stream, unended) if far_too_long else (0, b"")
         except Exception:
             if whole := b"".join(held)[: size - unended]:
                 yield whole, 0
             raise
         if not piece:
             break
-        end = piece.rfind(b"\n") + 1
-        held.append(piece)
-        size, unended = size + len(piece), len(piece) - end if end else unended + len(piece)
-        if unended > most:
-            beyond, rest = _skip_line(stream, unended)
+        if far_too_long:
             yield b"".join(held), beyond
             if unended + beyond > SKIP_CAP:
                 return

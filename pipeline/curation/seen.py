@@ -27,14 +27,25 @@ class Seen:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self._keys.nbytes + self._taken.nbytes
+
     def add(self, keys: Keys) -> _Mask:
         """Add `keys` (dtype S16), and say of each whether it is new: neither in the set nor earlier among `keys`."""
         halves = np.ascontiguousarray(keys, KEY).view(np.uint64).reshape(-1, 2)
         first = _first_of_each(halves)
-        while self._count + len(first) > len(self._taken) * _FULL:
-            self._grow()
         new = np.zeros(len(halves), np.bool_)
-        new[first] = self._insert(halves[first])
+        start = 0
+        while start < len(first):
+            room = int(len(self._taken) * _FULL) - self._count
+            if room < min(len(first) - start, _SMALLEST // 4):
+                self._grow()
+                continue
+            part = first[start : start + room]
+            new[part] = self._insert(halves[part])
+            start += room
         return new
 
     def _make(self, slots: int) -> None:
