@@ -5,10 +5,11 @@ Nothing is changed here. A broken link is a value in the report, never an except
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
+from pipeline.domain.erasure import erased_files, erasures
 from pipeline.domain.lineage import LINKS, Chain, Holding, Lineage, ReadChain, holding, nodes, read_chain
 from pipeline.domain.proof import AuditCheck, AuditReport, crossed, differences, fingerprints
 from pipeline.domain.record import FileDigest, digest_file
@@ -35,7 +36,7 @@ def show(version: str, *, model: str, ledger: Ledger, archive: Archive, stages: 
         model=model,
         version=record.version,
         stages=tuple(s for s in sorted({e.stage for e in events if e.stage}) if holder(events, s) == record.version),
-        events=tuple(e for e in events if record.version in (e.version, e.leaves)),
+        events=tuple(e for e in events if record.version in (e.version, e.leaves, *_behind(e))),
         nodes=nodes(chain, read.places),
     )
 
@@ -54,7 +55,8 @@ def verify(
     """Re-hash everything from a release back to its sources. The first broken check is the link nearest to the release.
 
     root: where source files may still lie; one that changed since is told, not held against the release, whose rows are in
-    the snapshot. Raises Misuse for an unknown model, version or stage.
+    the snapshot. A file that is gone and that an erased event lists was taken away on request, and is no break.
+    Raises Misuse for an unknown model, version or stage.
     """
     checks = [AuditCheck(name="ledger", ok=False, detail=said) for said in ledger.verify()]
     try:
@@ -67,13 +69,14 @@ def verify(
     if not checks:
         checks.append(AuditCheck(name="ledger", ok=True, detail=f"{len(events)} events of {model}, unbroken"))
     chain, read = read_chain(record, lambda digest: archive.record(record, digest))
+    erased = erased_files(events)
     for part in (
         _aliases(record, events, registry),
-        _registered_files(record, registry),
+        _registered_files(record, registry, erased),
         _commit(record, archive),
-        _records(read),
+        _records(chain, read, erased),
         crossed(chain),
-        _stored_files(chain, archive, progress),
+        _stored_files(chain, archive, erased, progress),
         _sources(chain, root),
     ):
         checks.extend(part)
@@ -91,10 +94,28 @@ def at(model: str, stage: str, when: datetime, *, ledger: Ledger, stages: Sequen
     return holding(events, model, stage, when)
 
 
-def _records(read: ReadChain) -> Iterator[AuditCheck]:
-    for name, _, _, _, _ in LINKS:
-        detail = read.broken.get(name) or read.places[name]
-        yield AuditCheck(name=f"{name} record", ok=name not in read.broken, detail=detail)
+def _behind(event: Event) -> tuple[str, ...]:
+    """The versions that an erased record was behind."""
+    return tuple(version for _, erasure in erasures([event]) for version in erasure.versions)
+
+
+def _on_request(event: int) -> str:
+    return f"erased on request (event {event} of the ledger)"
+
+
+def _records(chain: Chain, read: ReadChain, erased: Mapping[str, int]) -> Iterator[AuditCheck]:
+    """Each record of the chain. One that was erased on request is no break, nor is what only it names."""
+    gone: set[str] = set()
+    for name, _, named_by, field, _ in LINKS:
+        detail, ok = read.broken.get(name) or read.places[name], name not in read.broken
+        named = getattr(chain, named_by)
+        if not ok and named is not None and (event := erased.get(getattr(named, field))):
+            detail, ok = _on_request(event), True
+        elif not ok and named_by in gone:
+            detail, ok = f"not reached: the {named_by} record that names it was erased on request", True
+        if ok and name in read.broken:
+            gone.add(name)
+        yield AuditCheck(name=f"{name} record", ok=ok, detail=detail)
 
 
 def _aliases(version: ModelVersion, events: tuple[Event, ...], registry: Registry) -> Iterator[AuditCheck]:
@@ -116,11 +137,11 @@ def _aliases(version: ModelVersion, events: tuple[Event, ...], registry: Registr
     yield AuditCheck(name="registry tags", ok=not wrong, detail=said)
 
 
-def _registered_files(version: ModelVersion, registry: Registry) -> Iterator[AuditCheck]:
-    yield from _folder("model", version.files, lambda: registry.artifacts(version.name, version.version), extra=False)
+def _registered_files(version: ModelVersion, registry: Registry, erased: Mapping[str, int]) -> Iterator[AuditCheck]:
+    yield from _folder("model", version.files, lambda: registry.artifacts(version.name, version.version), {}, extra=False)
     if version.reports:
         # A run may log more after its model was registered, so further files are no fault there.
-        yield from _folder("report", version.reports, lambda: registry.run_artifacts(version.run_id), extra=True)
+        yield from _folder("report", version.reports, lambda: registry.run_artifacts(version.run_id), erased, extra=True)
 
 
 def _commit(version: ModelVersion, archive: Archive) -> Iterator[AuditCheck]:
@@ -128,17 +149,24 @@ def _commit(version: ModelVersion, archive: Archive) -> Iterator[AuditCheck]:
     yield AuditCheck(name="run commit", ok=problem is None, detail=problem or f"{version.tag}, {version.commit[:12]}")
 
 
-def _folder(name: str, files: Sequence[FileDigest], find: Callable[[], Path], *, extra: bool) -> Iterator[AuditCheck]:
+def _folder(
+    name: str, files: Sequence[FileDigest], find: Callable[[], Path], erased: Mapping[str, int], *, extra: bool
+) -> Iterator[AuditCheck]:
+    gone: list[FileDigest] = []
     try:
-        wrong = differences(find(), files, extra=extra)
+        folder = find()
+        gone = [file for file in files if file.sha256 in erased and not (folder / file.path).exists()]
+        wrong = differences(folder, [file for file in files if file not in gone], extra=extra)
     except (Broken, Misuse) as error:
         wrong = (_line(error),)
     yield from (AuditCheck(name=f"{name} file", ok=False, detail=said) for said in wrong)
+    for file in gone:
+        yield AuditCheck(name=f"{name} file", ok=True, detail=f"{file.path}: {_on_request(erased[file.sha256])}")
     if not wrong:
-        yield AuditCheck(name=f"{name} files", ok=True, detail=f"{len(files)} files as registered")
+        yield AuditCheck(name=f"{name} files", ok=True, detail=f"{len(files) - len(gone)} files as registered")
 
 
-def _stored_files(chain: Chain, archive: Archive, progress: Progress) -> Iterator[AuditCheck]:
+def _stored_files(chain: Chain, archive: Archive, erased: Mapping[str, int], progress: Progress) -> Iterator[AuditCheck]:
     """Every stored copy of every tracked file against the record that names it, and against the name it is stored under."""
     recorded = _recorded_files(chain)
     left = set(recorded)
@@ -153,6 +181,10 @@ def _stored_files(chain: Chain, archive: Archive, progress: Progress) -> Iterato
         if file is None:
             break
         left.discard(file.path)
+        event = erased.get(file.md5 or "") or erased.get(recorded.get(file.path, ""))
+        if event is not None and not file.stored.exists():
+            yield AuditCheck(name="data file", ok=True, detail=f"{file.path}: {_on_request(event)}")
+            continue
         wrong = _wrong_copy(file, recorded.get(file.path))
         if wrong:
             yield AuditCheck(name="data file", ok=False, detail=f"{file.path}: {wrong}")
