@@ -131,6 +131,8 @@ def _remains(world: World, found: WhoHas, sources: tuple[SourceLeft, ...], purge
             yield "the next run begins without it; earlier snapshots, caches and remotes keep it until forget --purge"
         return
     yield from (f"still held by {place}" for place in purged.search.places)
+    if not purged.search.texts:
+        yield "none of its texts is known here any more, so only its id was searched for: give the text itself to search for that"
     settings = world.settings
     for address, what in (
         (settings.mlflow_uri, "the MLflow server's tables and artifacts"),

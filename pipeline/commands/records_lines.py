@@ -15,8 +15,10 @@ _ROWS = 10
 
 def who_has_lines(found: WhoHas) -> list[str]:
     lines = [f"keyed:{found.keyed}"]
-    if found.forgotten is not None:
-        lines.append(f"forgotten on request: event {found.forgotten} of the ledger keeps it out of later snapshots")
+    if (stone := found.forgotten) is not None:
+        lines.append(f"forgotten on request: event {stone.event} of the ledger keeps it out of later snapshots")
+        had = [*stone.runs, *(f"version {version}" for version in stone.versions)]
+        lines.append(f"  had it then: {', '.join(had) or 'nothing'}{'; stored copies were purged' if stone.purged else ''}")
     if not found.found:
         lines.append(f"no kept run of {found.model} has this record")
     else:

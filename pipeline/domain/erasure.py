@@ -12,7 +12,7 @@ from typing import ClassVar
 from pipeline.domain.privacy import key_check
 from pipeline.domain.record import Record, Value
 from pipeline.domain.release import Event, EventKind
-from pipeline.domain.sightings import WhoHas
+from pipeline.domain.sightings import Tombstone, WhoHas
 from pipeline.errors import Broken
 
 
@@ -154,9 +154,13 @@ def tombstones(events: Iterable[Event], key: bytes) -> Tombstones:
     return Tombstones(ids=frozenset(ids), texts=frozenset(texts))
 
 
-def tombstone_event(events: Iterable[Event], digest: str) -> int | None:
-    """The sequence of the event by which a keyed digest was first forgotten; None when it was not."""
-    return next((event.sequence for event, erasure in erasures(events) if digest in erasure.tombstones), None)
+def tombstone(events: Iterable[Event], digest: str) -> Tombstone | None:
+    """When a keyed digest was forgotten, and what had it then; None when it was not."""
+    found = [(event.sequence, erasure) for event, erasure in erasures(events) if digest in erasure.tombstones]
+    if not found:
+        return None
+    first, erasure = found[0]
+    return Tombstone(event=first, purged=any(one.purge for _, one in found), runs=erasure.runs, versions=erasure.versions)
 
 
 def erased_files(events: Iterable[Event]) -> dict[str, int]:

@@ -86,10 +86,20 @@ class ReleaseSighting(Value):
     revoked: bool
 
 
+class Tombstone(Value):
+    """That a record was forgotten on request. event: of the ledger; runs, versions: which had it then. purged: whether stored
+    copies were taken away, so that they can no longer be asked."""
+
+    event: int
+    purged: bool
+    runs: tuple[str, ...]
+    versions: tuple[str, ...]
+
+
 class WhoHas(Value):
     """The answer to who-has. rows: the first ones found, of `count` in all; quarantined: places of quarantined rows that hold the
-    text, when they were asked for. unreadable: files of past runs that could not be searched. forgotten: the ledger event that is
-    the record's tombstone, if there is one."""
+    text, when they were asked for. unreadable: files of past runs that could not be searched, and were not taken away on request.
+    forgotten: the record's tombstone, if there is one."""
 
     model: str
     asked: str
@@ -101,7 +111,7 @@ class WhoHas(Value):
     quarantined: tuple[str, ...] = ()
     searched_quarantine: bool = False
     unreadable: tuple[str, ...] = ()
-    forgotten: int | None = None
+    forgotten: Tombstone | None = None
 
     @model_validator(mode="after")
     def _check_count(self) -> Self:

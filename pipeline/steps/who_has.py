@@ -15,7 +15,7 @@ from typing import Any
 from pipeline.curation.forgetting import quarantined_text
 from pipeline.curation.formats import fold
 from pipeline.domain.data import QuarantinedRow
-from pipeline.domain.erasure import tombstone_event
+from pipeline.domain.erasure import erased_files, tombstone
 from pipeline.domain.privacy import asked, keyed
 from pipeline.domain.sightings import DataFile, FoundRow, RunData, RunSighting, WhoHas, release_sightings
 from pipeline.errors import Broken
@@ -45,11 +45,12 @@ def who_has(
     """
     sought = asked(key, record, fold)
     runs = past.runs(model)
-    search = _Search(past, index, key, progress)
+    events = ledger.events(model)
+    search = _Search(past, index, key, set(erased_files(events)), progress)
     rows = tuple(search.rows([*_shards(runs), *_reserved(runs)], sought.digest))
     sightings = [seen for run in runs if (seen := search.sighting(run))]
     text = fold(record) if sought.kind == "text" else ""
-    events = ledger.events(model)
+    before = tombstone(events, sought.digest)
     return WhoHas(
         model=model,
         asked=sought.kind,
@@ -61,7 +62,7 @@ def who_has(
         quarantined=tuple(_quarantined(runs, past, text)) if quarantine and text else (),
         searched_quarantine=quarantine and bool(text),
         unreadable=tuple(dict.fromkeys(search.unreadable)),
-        forgotten=tombstone_event(events, sought.digest),
+        forgotten=before,
     )
 
 
@@ -76,8 +77,8 @@ def _reserved(runs: Iterable[RunData]) -> list[DataFile]:
 class _Search:
     """Rows of the record by file, and what the files of each run say of them. A file that runs share is read once."""
 
-    def __init__(self, past: PastRuns, index: RecordIndex, key: bytes, progress: Progress) -> None:
-        self._past, self._index, self._key, self._progress = past, index, key, progress
+    def __init__(self, past: PastRuns, index: RecordIndex, key: bytes, erased: set[str], progress: Progress) -> None:
+        self._past, self._index, self._key, self._erased, self._progress = past, index, key, erased, progress
         self._ids: dict[str, list[str]] = {}
         self._total: dict[str, int] = {}
         self._among: dict[str, list[str]] = {}
@@ -131,7 +132,7 @@ class _Search:
         """Which of the rows of its shard a side's file has; files with the same bytes are read once."""
         if file.md5 not in self._among:
             stored = self._past.stored(file.md5)
-            if stored is None:
+            if stored is None and file.md5 not in self._erased:
                 self.unreadable.append(f"{file.name} of a split")
             self._among[file.md5] = _ids_among(stored, self._ids.get(file.name, ())) if stored else []
         return self._among[file.md5]
@@ -153,7 +154,8 @@ class _Search:
     def _indexed(self, file: DataFile) -> Path | None:
         stored = self._past.stored(file.md5)
         if stored is None:
-            self.unreadable.append(file.name)
+            if file.md5 not in self._erased:
+                self.unreadable.append(file.name)
             return None
         self._index.add(file.name, stored)
         return stored
