@@ -63,11 +63,13 @@ class Found:
 class Sources(Protocol):
     """Everything that ingest.sources name, as local files: folders walked, archives unpacked, queries and objects fetched."""
 
-    def find(self, params: IngestParams, *, root: Path, as_of: datetime | None, earlier: Sequence[SourceFile]) -> Iterator[Found]:
+    def find(
+        self, params: IngestParams, *, root: Path | None, as_of: datetime | None, earlier: Sequence[SourceFile]
+    ) -> Iterator[Found]:
         """The files to read, one after the other, in the order of the entries and, within one, of their names.
 
-        root: what paths are relative to. as_of: what is newer is left for later. earlier: what the parent snapshot has read;
-        what is certain to be the same (a query beyond its watermark, an object with the same ETag) need not be fetched again.
+        root: what paths are relative to, default the current folder. as_of: what is newer is left for later. earlier: what the
+        parent snapshot has read; what is certain to be the same (a query beyond its watermark, an object with the same ETag) need not be fetched again.
         Staged files stay until the folder of the sources is removed by whoever made it. Raises BadInput for what cannot be read,
         TryLater for what may be readable later; both may come after some files have been given.
         """
@@ -91,7 +93,7 @@ class Detector(Protocol):
         ...
 
     def find(self, text: str) -> list[Finding]:
-        """What stands in `text`, in its order, no two findings overlapping."""
+        """What stands in `text`, in its order, no two findings overlapping. Marks such as <EMAIL> are never found."""
         ...
 
 

@@ -11,7 +11,6 @@ import orjson
 from pipeline.ports import Detector, Finding
 
 _STRING = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_ROUNDS = 8
 
 
 def redact(text: str, detector: Detector) -> tuple[str, Counter[str]]:
@@ -21,10 +20,7 @@ def redact(text: str, detector: Detector) -> tuple[str, Counter[str]]:
     a number becomes a string.
     """
     counts: Counter[str] = Counter()
-    for _ in range(_ROUNDS):  # A bound for detectors that would find the marks themselves.
-        findings = detector.find(text)
-        if not findings:
-            break
+    while findings := detector.find(text):
         counts.update(finding.type for finding in findings)
         text = _marked(text, findings)
     return text, counts

@@ -87,23 +87,34 @@ class RowRules:
 
         def change(text: str) -> str:
             text = self._cleaned(text, done)
+            # A mark may leave something unseen without the letter that carried it, so what was marked is cleaned again.
+            while marks := self._marked(text, searches):
+                text, found = marks
+                counts.update({f"redacted.{type}": number for type, number in found.items()})
+                text = self._cleaned(text, done)
             for detector, policy, code in searches:
-                if policy == "redact":
-                    text, found = redact(text, detector)
-                else:
-                    found = Counter(finding.type for finding in detector.find(text))
+                types = Counter(finding.type for finding in detector.find(text)) if policy != "redact" else Counter()
                 if policy == "refuse":
-                    refused.setdefault(code, Counter()).update(found)
+                    refused.setdefault(code, Counter()).update(types)
                 else:
-                    counts.update({f"{_DONE[policy]}.{type}": number for type, number in found.items()})
+                    counts.update({f"warned.{type}": number for type, number in types.items()})
             return text
 
         parts = change_texts(parts, change)
-        for code, found in refused.items():
-            if found:
-                raise Rejected(code, f"holds {_listed(found)}; its text is not kept")
+        for code, types in refused.items():
+            if types:
+                raise Rejected(code, f"holds {_listed(types)}; its text is not kept")
         counts.update(done)
         return parts
+
+    def _marked(self, text: str, searches: list[_Search]) -> tuple[str, Counter[str]] | None:
+        """The text with marks where policy is to redact, and how many; None when there is nothing to mark."""
+        counts: Counter[str] = Counter()
+        for detector, policy, _ in searches:
+            if policy == "redact":
+                text, found = redact(text, detector)
+                counts.update(found)
+        return (text, counts) if counts else None
 
     def _cleaned(self, text: str, done: set[str]) -> str:
         form, controls = self._params.unicode, self._params.control_characters
@@ -127,9 +138,6 @@ class RowRules:
             raise Rejected(Code.PLACEHOLDER, f"the answer holds {found[0][:60]!r}")
         if found:
             counts["warned.placeholder"] += len(found)
-
-
-_DONE = {"redact": "redacted", "warn": "warned"}
 
 
 def _listed(found: Counter[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.curation.row_rules import RowRules
 from pipeline.curation.shards import read_examples, read_quarantine
 from pipeline.domain.data import Example, QuarantinedRow, Snapshot, Task
 from pipeline.errors import BadInput
@@ -35,7 +36,13 @@ class Bench:
         return path
 
     def take(
-        self, *, task: Task = Task.GENERATE, sources: list[Path] | None = None, as_of: Any = None, **params: Any
+        self,
+        *,
+        task: Task = Task.GENERATE,
+        sources: list[Path] | None = None,
+        as_of: Any = None,
+        rules: RowRules | None = None,
+        **params: Any,
     ) -> Snapshot:
         self.snapshot = ingest(
             IngestParams(**params),
@@ -46,6 +53,7 @@ class Bench:
             folder=self.folder,
             root=self.root,
             as_of=as_of,
+            rules=rules,
         )
         for source in self.snapshot.sources:
             assert source.read == source.accepted + source.duplicate + source.quarantined
