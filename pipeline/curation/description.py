@@ -19,16 +19,18 @@ from pipeline.curation.expectations import ASKED
 from pipeline.curation.keys import KEY, Keys, hex_keys, key_hex
 from pipeline.curation.seen import Seen
 from pipeline.curation.shards import read_quarantine, read_tables
-from pipeline.domain.data import QuarantinedRow, Snapshot, Task
+from pipeline.domain.data import ExampleKind, QuarantinedRow, Snapshot, Task
 
 _BATCH = 65_536
 _REPEATS = 5
+_EMPTY = {"input": ExampleKind.TEXT, "output": ExampleKind.PROMPT}
+"""The kind that has nothing in a column; see ExampleKind."""
 
 
 @dataclass(slots=True)
 class Description:
-    """rows: in all shards. blank: by column, how many are null or white space. repeated: ids that come more than once, at most 5,
-    and how many in all. labels: for classify, how many rows each label has."""
+    """rows: in all shards. blank: by column, how many are null or white space though their kind has something there. repeated:
+    ids that come more than once, at most 5, and how many in all. labels: for classify, how many rows each label has."""
 
     rows: int = 0
     blank: dict[str, int] = field(default_factory=dict)
@@ -43,13 +45,13 @@ def describe(folder: Path, snapshot: Snapshot) -> Description:
     labels: Counter[str] = Counter()
     known, twice = Seen(), Seen()
     first: list[bytes] = []
-    for batch in read_tables(folder, snapshot.shards, ("id", "input", "output"), batch_rows=_BATCH):
+    for batch in read_tables(folder, snapshot.shards, ("id", "input", "output", "kind"), batch_rows=_BATCH):
         seen.rows += batch.num_rows
         keys = _keys(batch.column("id"))
         again = keys[~known.add(keys)]
         first = np.unique(np.concatenate([np.array(first, KEY), again[twice.add(again)]]))[:_REPEATS].tolist()
         for column in seen.blank:
-            seen.blank[column] += _blank(batch.column(column))
+            seen.blank[column] += int(pc.sum(_blank(batch, column)).as_py() or 0)
         if snapshot.task is Task.CLASSIFY:
             counts = batch.column("output").value_counts()
             labels.update(dict(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)))
@@ -60,11 +62,12 @@ def describe(folder: Path, snapshot: Snapshot) -> Description:
 
 def write_asked_table(folder: Path, snapshot: Snapshot, labels: dict[str, int], path: Path) -> None:
     """Write the columns that the expectation suite looks at, of all shards, as one Parquet file."""
-    fields = [(name, pa.string()) for name in ASKED]
+    fields = [(name, pa.string()) for name in (*ASKED, "blank")]
     schema = pa.schema([*fields, ("label_rows", pa.int64())] if snapshot.task is Task.CLASSIFY else fields)
     with pq.ParquetWriter(path, schema, compression="lz4", use_dictionary=False) as writer:
         for batch in read_tables(folder, snapshot.shards, ASKED, batch_rows=_BATCH):
             columns = [batch.column(name) for name in ASKED]
+            columns.append(pc.if_else(_blank(batch, "input"), "input", pc.if_else(_blank(batch, "output"), "output", "neither")))
             if snapshot.task is Task.CLASSIFY:
                 columns.append(pa.array([labels.get(label, 0) for label in batch.column("output").to_pylist()], pa.int64()))
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
@@ -88,6 +91,7 @@ def _keys(ids: Any) -> Keys:
         return hex_keys(ids.filter(pc.fill_null(pc.match_substring_regex(ids, "^[0-9a-f]{32}$"), False)))
 
 
-def _blank(column: Any) -> int:
-    empty = pc.equal(pc.utf8_trim_whitespace(column), "")
-    return int(pc.sum(pc.fill_null(empty, True)).as_py() or 0)
+def _blank(batch: Any, column: str) -> Any:
+    """Whether each row is null or white space in `column`, though its kind has something there."""
+    says_nothing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(batch.column(column)), ""), True)
+    return pc.and_(says_nothing, pc.not_equal(batch.column("kind"), _EMPTY[column].value))

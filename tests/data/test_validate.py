@@ -167,6 +167,36 @@ def test_ids_that_are_no_digests_fail_their_expectation(bench: Any, make_rows: R
     } <= failed(check(bench))
 
 
+def test_every_kind_may_be_empty_where_it_has_nothing_and_nowhere_else(bench: Any) -> None:
+    tools = [{"name": "f"}]
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    files = {
+        "answer": {"prompt": "q", "completion": "a"},
+        "call": {"messages": [{"role": "user", "content": "q"}, call], "tools": tools},
+        "preference": {"prompt": "q", "chosen": "a", "rejected": "b"},
+        "feedback": {"prompt": "q", "completion": "a", "label": True},
+        "ranking": {"prompt": "q", "ranked": ["a", "b"]},
+        "text": {"text": "a document"},
+        "prompt": {"prompt": "q"},
+    }
+    for kind, row in files.items():
+        bench.put(f"{kind}.jsonl", [row])
+    snapshot = bench.take()
+    assert {e.kind for e in bench.examples} == files.keys()
+    assert check(bench).passed
+    path = bench.folder / snapshot.shards[0].path
+    whole = pq.read_table(path)
+    for column, kind in (("input", "text"), ("output", "prompt")):
+        kinds = whole["kind"].to_pylist()
+        emptied = pa.array([value if k == kind else " " for k, value in zip(kinds, whole[column].to_pylist(), strict=True)])
+        pq.write_table(whole.set_column(whole.schema.get_field_index(column), column, emptied), path)
+        shard = snapshot.shards[0].model_copy(update={"sha256": digest_file(path), "bytes": path.stat().st_size})
+        bench.snapshot = snapshot.model_copy(update={"shards": (shard,)})
+        report = check(bench)
+        [failure] = [c for c in report.failures if c.column == "blank"]
+        assert failure.observed == f"{len(files) - 1} of {len(files)} rows are otherwise"
+
+
 def test_the_first_repeated_ids_are_named_in_order(bench: Any, make_rows: Rows) -> None:
     bench.put("1.jsonl", make_rows(40))
     snapshot = bench.take()
