@@ -69,8 +69,8 @@ class Sources(Protocol):
         """The files to read, one after the other, in the order of the entries and, within one, of their names.
 
         root: what paths are relative to, default the current folder. as_of: what is newer is left for later. earlier: what the
-        parent snapshot has read; what is certain to be the same (a query beyond its watermark, an object with the same ETag) need not be fetched again.
-        Staged files stay until the folder of the sources is removed by whoever made it. Raises BadInput for what cannot be read,
+        parent snapshot has read; what is certain to be the same (a query beyond its watermark, an object with the same ETag) need
+        not be fetched again. Staged files stay until whoever made the folder removes it. Raises BadInput for what cannot be read,
         TryLater for what may be readable later; both may come after some files have been given.
         """
         ...

@@ -187,28 +187,31 @@ def take_in(
     licenses: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> Snapshot:
+    from pipeline.backends.sources.staging import staging
+    from pipeline.backends.sources.ways import AllWays
     from pipeline.steps.forget import keep_out
     from pipeline.steps.ingest import ingest
 
     root = world.git.root
     out = keep_out(params.model.name, ledger=world.ledger, key=world.record_key, index=world.record_index)
     forget, forgotten = out or (None, None)
-    return ingest(
-        params.ingest,
-        dataset=params.model.name,
-        task=params.model.task,
-        sources=[root / source for source in entries],
-        parent=parent,
-        folder=folder,
-        root=root,
-        as_of=as_of,
-        rules=row_rules(params.clean),
-        licenses=params.clean.licenses if licenses is None else licenses,
-        workers=world.settings.workers,
-        forget=forget,
-        forgotten=forgotten,
-        progress=progress,
-    )
+    with staging(world.project.staging) as staged:
+        return ingest(
+            params.ingest.model_copy(update={"sources": entries}),
+            dataset=params.model.name,
+            task=params.model.task,
+            sources=AllWays(staged),
+            parent=parent,
+            folder=folder,
+            root=root,
+            as_of=as_of,
+            rules=row_rules(params.clean),
+            licenses=params.clean.licenses if licenses is None else licenses,
+            workers=world.settings.workers,
+            forget=forget,
+            forgotten=forgotten,
+            progress=progress,
+        )
 
 
 def row_rules(clean: CleanParams) -> RowRules:

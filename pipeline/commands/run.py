@@ -10,7 +10,6 @@ import typer
 
 from pipeline import rendering
 from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world, show
-from pipeline.errors import Misuse
 
 if TYPE_CHECKING:
     from pipeline.wiring import World
@@ -118,8 +117,9 @@ def use_prefect(world: World) -> Any:
 
 
 def absolute(source: str) -> str:
+    """A source as it is whatever folder the run works in: paths and globs in full, addresses of object stores as they are."""
     if "://" in source:
-        raise Misuse(f"{source} is no file or folder", fix="copy the data here first; only local sources are read")
+        return source
     return str(Path(source).absolute())
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pipeline.curation.files import is_lfs_pointer, lfs_error
+from pipeline.domain.data import SourceFile
 from pipeline.errors import BadInput
-from pipeline.params.ingest import Reading
+from pipeline.params.ingest import IngestParams, Reading
 from pipeline.ports import Found
 
 KINDS = {
@@ -53,7 +53,9 @@ class LocalFiles:
 
     paths: Sequence[Path]
 
-    def find(self, params: Any, *, root: Path, as_of: datetime | None, earlier: Sequence[Any]) -> Iterator[Found]:
+    def find(
+        self, params: IngestParams, *, root: Path | None, as_of: datetime | None, earlier: Sequence[SourceFile]
+    ) -> Iterator[Found]:
         """See ports.Sources; nothing is left out for `as_of` or `earlier`, since the caller looks at files anyway."""
         return iter(find(self.paths, root, reading=params.reading_of(".")))
 

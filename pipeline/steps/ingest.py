@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.curation.desk import Desk, Forgotten
 from pipeline.curation.files import Found, Opened, open_checked
-from pipeline.curation.finding import find
+from pipeline.curation.finding import LocalFiles
 from pipeline.curation.intake import Intake
 from pipeline.curation.row_rules import RowRules
 from pipeline.curation.seen import Seen
@@ -25,7 +25,7 @@ from pipeline.domain.licensing import ACCEPTED, check_license, license_fix
 from pipeline.domain.record import FileDigest
 from pipeline.errors import BadInput, Misuse
 from pipeline.params import IngestParams
-from pipeline.ports import Progress, silent
+from pipeline.ports import Progress, Sources, silent
 
 Forget = Callable[[Path, Snapshot], Snapshot]
 """Takes what was forgotten since out of a snapshot's files (curation/forgetting.py); the snapshot itself if there is nothing."""
@@ -38,7 +38,7 @@ def ingest(
     *,
     dataset: str,
     task: Task,
-    sources: Sequence[Path],
+    sources: Sources | Sequence[Path],
     parent: Snapshot | None,
     folder: Path,
     root: Path | None = None,
@@ -52,14 +52,15 @@ def ingest(
     workers: int = 1,
     progress: Progress = silent,
 ) -> Snapshot:
-    """Add the rows of new files below `sources` to the snapshot in `folder`, and return the snapshot that this makes.
+    """Add the rows of new files of `sources` to the snapshot in `folder`, and return the snapshot that this makes.
 
-    folder: holds the files of `parent`, which stay as they are; new shards and a quarantine file join them, and snapshot.json is
-    replaced last, so a killed run changes nothing that counts. root: names in records are relative to it. as_of: files modified
-    after this instant are left for later. afresh: all sources are read again, under the params of today; nothing of `parent` is
-    kept but its name. rules: what each row must meet. licenses: the policy of
-    domain/licensing.py, asked before a file is opened. forget, forgotten: what was forgotten leaves the rows of `parent`, and
-    does not come in with new ones. workers: how many processes take rows in; what is written does not depend on it.
+    sources: the port that finds what ingest.sources name; or files, folders and globs alone. folder: holds the files of `parent`,
+    which stay as they are; new shards and a quarantine file join them, and snapshot.json is replaced last, so a killed run
+    changes nothing that counts. root: names in records are relative to it. as_of: what is newer than this instant is left for
+    later. afresh: all sources are read again, under the params of today; nothing of `parent` is kept but its name. rules: what
+    each row must meet. licenses: the policy of domain/licensing.py, asked before a file is opened. forget, forgotten: what was
+    forgotten leaves the rows of `parent`, and does not come in with new ones. workers: how many processes take rows in; what is
+    written does not depend on it.
     Without new files, or anything new to forget, `parent` is returned and nothing is touched.
     Raises BadInput for sources that are not readable data or whose licence is not accepted, TryLater for a file that is still
     being written, Misuse when `parent` is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken
@@ -75,7 +76,8 @@ def ingest(
     base = _base(parent, dataset, task, afresh=afresh)
     if forget is not None:
         base = forget(folder, base)
-    found = find(sources, root, reading=params)
+    ways = LocalFiles(sources) if isinstance(sources, Sequence) else sources
+    found = ways.find(params, root=root, as_of=as_of, earlier=base.sources)
     fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources}, licenses)
     first = next(fresh, None)
     if first is None and base is parent:

@@ -49,7 +49,7 @@ class Unpacking:
     sha256: str
     taken: list[Found] = field(default_factory=list)
     members: int = 0
-    bytes: int = 0
+    size: int = 0
     _names: set[str] = field(default_factory=set)
 
     def refuse(self, problem: str, member: str = "") -> BadInput:
@@ -128,8 +128,8 @@ class Unpacking:
 
     def count(self, size: int) -> None:
         """Count unpacked bytes."""
-        self.bytes += size
-        if self.bytes > self.limits.bytes:
+        self.size += size
+        if self.size > self.limits.bytes:
             raise self.refuse(f"it unpacks to more than {self.limits.bytes} bytes (ingest.max_staged_bytes)")
 
 

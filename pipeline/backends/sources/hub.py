@@ -107,9 +107,9 @@ def _of_the_hub(entry: SourceParams, reading: Reading, earlier: Sequence[SourceF
     where = f"hub {entry.hub}"
     known = {source.name for source in earlier}
     api = hf.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
-    pinned = {"repo_id": str(entry.hub), "repo_type": "dataset", "revision": str(entry.revision)}
+    pinned: dict[str, Any] = {"repo_id": str(entry.hub), "repo_type": "dataset", "revision": str(entry.revision)}
     try:
-        tree = api.list_repo_tree(**pinned, recursive=True)  # type: ignore[arg-type]
+        tree = api.list_repo_tree(**pinned, recursive=True)
         sizes = {item.path: item.size for item in tree if isinstance(item, hf.RepoFile)}
     except Exception as error:
         raise _explained(error, where) from None
@@ -122,7 +122,7 @@ def _of_the_hub(entry: SourceParams, reading: Reading, earlier: Sequence[SourceF
             raise BadInput(what, where=name, fix="raise the limit")
         try:
             # In the library's cache a file is a link to its content; the content is what is opened.
-            local = Path(os.path.realpath(api.hf_hub_download(filename=path, **pinned)))  # type: ignore[arg-type]
+            local = Path(os.path.realpath(api.hf_hub_download(filename=path, **pinned)))
         except Exception as error:
             raise _explained(error, name) from None
         kind = kind_of(path)

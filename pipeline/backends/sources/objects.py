@@ -41,7 +41,7 @@ def fetch_objects(
     """The objects below an address (a key, a prefix or a glob) in the order of their keys, fetched one at a time into `folder`.
 
     Passed over: what is hidden or still being written by its name, newer than `as_of`, no data, or known by name and ETag from
-    `earlier`. Raises BadInput for what cannot be read, TryLater for a store that does not answer or an object that changes meanwhile.
+    `earlier`. Raises BadInput for what cannot be read, TryLater for a store that does not answer or an object that changes.
     """
     address = str(entry.objects)
     try:
@@ -77,7 +77,8 @@ def _opened(address: str) -> tuple[Any, str]:
     import fsspec
 
     # Neither the store nor its listings are kept: a run must see what is there now.
-    return fsspec.core.url_to_fs(address, skip_instance_cache=True, use_listings_cache=False)
+    store, base = fsspec.core.url_to_fs(address, skip_instance_cache=True, use_listings_cache=False)
+    return store, str(base)
 
 
 def _listed(store: Any, base: str, address: str, limits: Limits) -> list[tuple[str, Mapping[str, Any]]]:

@@ -25,8 +25,11 @@ class AllWays:
         self._staging = staging
         self._folders = 0
 
-    def find(self, params: IngestParams, *, root: Path, as_of: datetime | None, earlier: Sequence[SourceFile]) -> Iterator[Found]:
+    def find(
+        self, params: IngestParams, *, root: Path | None, as_of: datetime | None, earlier: Sequence[SourceFile]
+    ) -> Iterator[Found]:
         """See ports.Sources. What local paths name is looked for before anything is given, so that misuse is told at once."""
+        root = root or Path.cwd()
         entries = list(expanded([params.entry_of(source) for source in params.sources], root))
         local: dict[int, list[Found]] = {}
         taken: set[Path] = set()
@@ -36,8 +39,7 @@ class AllWays:
                 local[index] = [replace(one, origin=_origin(entry, root)) for one in files if one.path not in taken]
                 taken.update(one.path for one in local[index])
         for index, entry in enumerate(entries):
-            files = iter(local[index]) if entry.path is not None else self._remote(params, entry, root, as_of, earlier)
-            for one in files:
+            for one in local[index] if entry.path is not None else self._remote(params, entry, root, as_of, earlier):
                 if as_of is None or one.modified <= as_of.timestamp():
                     yield from self._whole(params, one, earlier)
 
