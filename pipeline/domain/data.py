@@ -108,9 +108,10 @@ class QuarantinedRow(Value):
 class SourceFile(Value):
     """One ingested file: where each of its rows ended. read = accepted + duplicate + quarantined + forgotten.
 
-    origin: the entry of ingest.sources that it came by. license: an SPDX id, or what the entry says. watermark: for a query, the
-    greatest value of its watermark column; the next run asks for what is beyond. altered: rows that a rule changed, by rule
-    (`normalised`, `redacted.email`, …). forgotten: rows left out because they were forgotten on request before.
+    origin: the entry of ingest.sources that it came by. license: an SPDX id, or what the entry says. watermark: by what the next
+    run tells what is new: of a query the greatest value of its watermark column, as JSON; of an object its ETag; of a member of
+    an archive the archive's digest; of a file of the hub its commit. altered: rows that a rule changed, by rule (`normalised`,
+    `redacted.email`, …). forgotten: rows left out because they were forgotten on request before.
     """
 
     name: str
