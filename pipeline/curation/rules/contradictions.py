@@ -24,7 +24,7 @@ def contradictions(columns: Columns, kept: Mask) -> Findings:
     if not len(rows):
         return findings(rows, _WORDING)
     asked, said = columns.asked[rows], columns.said[rows]
-    first = first_of_equal(asked[:, None])
+    first = first_of_equal(asked)
     differs = said != said[first]
     # For a row that says what the first of its group says, the other is the first that does not.
     contested = np.unique(first[differs])

@@ -24,7 +24,7 @@ def asked_and_said(kind: str, input: str, output: str) -> Said:
 
     The kind is part of what is asked, so that examples of two kinds never meet. A document and a bare prompt say nothing.
     """
-    asked, said = _READERS[ExampleKind(kind)](input, output)
+    asked, said = _READERS[kind](input, output)
     return f"{kind}{_PART}{asked}", said
 
 
@@ -72,6 +72,8 @@ def _conversation(input: str) -> str:
 def _message(message: dict[str, Any]) -> str:
     content = message.get("content")
     text = fold(content) if isinstance(content, str) else canonical_json(content)
+    if len(message) == 2:
+        return f"{message['role']}\x1f{text}"
     rest = {key: value for key, value in message.items() if key not in ("role", "content")}
     return f"{message['role']}\x1f{text}" + (canonical_json(rest) if rest else "")
 
@@ -112,7 +114,7 @@ def _prompt(input: str, output: str) -> Said:
     return _conversation(input), ""
 
 
-_READERS: dict[ExampleKind, Callable[[str, str], Said]] = {
+_READERS: dict[str, Callable[[str, str], Said]] = {
     ExampleKind.ANSWER: _answer,
     ExampleKind.CALL: _call,
     ExampleKind.LABEL: _label,

@@ -78,7 +78,7 @@ def odd_answers(batches: Iterable[Any], profile: StyleProfile, kept: Mask) -> Fi
     if len(row) < ENOUGH:
         return findings([], _WORDINGS)
     by_length = np.abs(robust_z(np.log1p(length)))
-    by_style = np.zeros(len(row))
+    by_style = np.zeros(len(row), np.float32)
     told = np.isfinite(bits)
     by_style[told] = robust_z(bits[told])
     worst = np.maximum(by_length, by_style)

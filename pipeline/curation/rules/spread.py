@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Numbers = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float32]
 _TO_DEVIATIONS = 1.4826
 _MEAN_TO_DEVIATIONS = 1.2533
 
@@ -16,12 +16,14 @@ def robust_z(values: npt.ArrayLike) -> Numbers:
     Iglewicz & Hoaglin 1993, "How to Detect and Handle Outliers": where more than half of the values are equal, the mean absolute
     deviation stands in; where all are, nothing is an outlier. The factors make both match a normal distribution's deviation.
     """
-    numbers = np.asarray(values, np.float64)
-    if not len(numbers):
-        return numbers
-    away = numbers - np.median(numbers)
-    spread = _TO_DEVIATIONS * float(np.median(np.abs(away))) or _MEAN_TO_DEVIATIONS * float(np.mean(np.abs(away)))
-    return away / spread if spread > 0 else np.zeros(len(numbers))
+    away = np.array(values, np.float32)
+    if not len(away):
+        return away
+    away -= np.median(away)
+    size = np.abs(away)
+    spread = _TO_DEVIATIONS * float(np.median(size)) or _MEAN_TO_DEVIATIONS * float(np.mean(size, dtype=np.float64))
+    away *= 1 / spread if spread > 0 else 0
+    return away
 
 
 def fair_cap(counts: npt.ArrayLike, total: int) -> int:
