@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ CARD = "README.md"
 FOLDER = "statistics"
 
 _BATCH = 65_536
+_THREADS = 4
 Kind = TypeVar("Kind", "Statistics", "Refusals")
 
 
@@ -42,30 +44,16 @@ def write_description(folder: Path, snapshot: Snapshot) -> tuple[FileDigest, ...
     Raises Tampered when a shard is not what was recorded.
     """
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    trusted = {file.path: file for file in snapshot.described}
-    counted: list[FileDigest] = []
-    shards: list[Statistics] = []
-    for shard in snapshot.shards:
-        known = _kept(folder, trusted.get(_path(shard)), Statistics)
-        statistics = known or count(read_tables(folder, [shard], COLUMNS, batch_rows=_BATCH))
-        shards.append(statistics)
-        counted.append(trusted[_path(shard)] if known else _put(folder, _path(shard), canonical_json(_plain(statistics)) + "\n"))
-    refused: list[Refusals] = []
-    for shard in snapshot.quarantine:
-        known_refusals = _kept(folder, trusted.get(_path(shard)), Refusals)
-        refusals = known_refusals or _count_refusals(folder, shard)
-        refused.append(refusals)
-        text = canonical_json(_plain(refusals)) + "\n"
-        counted.append(trusted[_path(shard)] if known_refusals else _put(folder, _path(shard), text))
-    listed = {file.path for file in counted}
+    shards, counted = _each(folder, snapshot.shards, snapshot.described, Statistics, _count)
+    refusals, refused = _each(folder, snapshot.quarantine, snapshot.described, Refusals, _count_refusals)
+    listed = {file.path for file in (*counted, *refused)}
     for path in sorted((folder / FOLDER).iterdir()):
         if f"{FOLDER}/{path.name}" not in listed:
             path.unlink()
-    text = card(snapshot, add_up(shards), _sum(refused))
-    made = (_put(folder, CARD, text), *counted)
+    described = (_put(folder, CARD, card(snapshot, add_up(shards), _sum(refusals))), *counted, *refused)
     sync(folder / FOLDER)
     sync(folder)
-    return made
+    return described
 
 
 def read_description(folder: Path, snapshot: Snapshot) -> tuple[Statistics, dict[str, int]]:
@@ -94,6 +82,27 @@ def read_description(folder: Path, snapshot: Snapshot) -> tuple[Statistics, dict
     return add_up(read(snapshot.shards, Statistics)), _sum(read(snapshot.quarantine, Refusals))
 
 
+def _each(
+    folder: Path,
+    shards: Sequence[Shard],
+    described: Sequence[FileDigest],
+    kind: type[Kind],
+    make: Callable[[Path, Shard], Kind],
+) -> tuple[list[Kind], list[FileDigest]]:
+    """What each file says, kept or made, and the digests of the statistics files that say so."""
+    trusted = {file.path: file for file in described}
+    kept = [_kept(folder, trusted.get(_path(shard)), kind) for shard in shards]
+    values, files = [], []
+    # Counting happens in libraries that let other threads run meanwhile.
+    with ThreadPoolExecutor(max_workers=min(_THREADS, os.cpu_count() or 1)) as pool:
+        made = pool.map(lambda shard, known: known or make(folder, shard), shards, kept)
+        for shard, known, value in zip(shards, kept, made, strict=True):
+            text = canonical_json(value.model_dump(mode="json")) + "\n"
+            files.append(trusted[_path(shard)] if known else _put(folder, _path(shard), text))
+            values.append(value)
+    return values, files
+
+
 def _path(shard: Shard) -> str:
     return f"{FOLDER}/{Path(shard.path).stem}.json"
 
@@ -118,6 +127,10 @@ def _put(folder: Path, path: str, text: str) -> FileDigest:
     return FileDigest(path=path, sha256=digest_bytes(content), bytes=len(content))
 
 
+def _count(folder: Path, shard: Shard) -> Statistics:
+    return count(read_tables(folder, [shard], COLUMNS, batch_rows=_BATCH))
+
+
 def _count_refusals(folder: Path, shard: Shard) -> Refusals:
     return Refusals(codes=dict(sorted(Counter(row.code for row in read_quarantine(folder, [shard])).items())))
 
@@ -127,7 +140,3 @@ def _sum(parts: Sequence[Refusals]) -> dict[str, int]:
     for part in parts:
         total.update(part.codes)
     return dict(total)
-
-
-def _plain(value: Value) -> dict[str, object]:
-    return value.model_dump(mode="json")

@@ -137,7 +137,8 @@ class _Counter:
         self.labels.update(_counts(output.filter(pc.equal(kind, ExampleKind.LABEL.value))))
         for name in ("input", "output"):
             column = batch.column(name)
-            self.blank[name] += pc.sum(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py() or 0
+            blank = pc.or_(pc.utf8_is_space(column), pc.equal(pc.binary_length(column), 0))
+            self.blank[name] += pc.sum(blank).as_py() or 0
             chars = _spoken_chars(column) if name == "input" else pc.utf8_length(column)
             self.lengths[name].append(lengths.measure(chars.to_numpy(zero_copy_only=False)))
         _sketch(self.prompts, _hex_to_hashes(batch.column("group").to_pylist()))
