@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from pipeline.backends.phone_numbers import find_phones
 from pipeline.curation import check_digits
+from pipeline.curation.redaction import without_overlaps
 from pipeline.ports import Finding
 
 Span = tuple[int, int]
@@ -75,16 +76,13 @@ class PatternPersonalData:
     def find(self, text: str) -> list[Finding]:
         if not self.suspects(text):
             return []
-        found = [(span, type) for type in self._types for span in _FINDERS[type](text)]
+        found = [[Finding(*span, type) for span in _FINDERS[type](text)] for type in self._types]
         if self._numbers:
             windows = list(_windows(text))
-            found += [(span, type) for type in self._numbers for window in windows for span in _NUMBERS[type](text, *window)]
-        findings: list[Finding] = []
-        for (start, end), type in found:
-            # The types come in order of certainty, so what is found first keeps its place.
-            if all(end <= other.start or other.end <= start for other in findings):
-                findings.append(Finding(start, end, type))
-        return sorted(findings, key=lambda finding: finding.start)
+            found += [
+                [Finding(*span, type) for window in windows for span in _NUMBERS[type](text, *window)] for type in self._numbers
+            ]
+        return without_overlaps(found)  # The types come in order of certainty.
 
 
 def _windows(text: str) -> Iterator[Span]:

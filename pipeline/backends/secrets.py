@@ -10,6 +10,7 @@ import math
 import re
 from collections import Counter
 
+from pipeline.curation.redaction import without_overlaps
 from pipeline.ports import Finding
 
 # type: (a text that must stand in it, the whole of it). Looked for in this order; what is found first keeps its place.
@@ -17,7 +18,10 @@ _MARKED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "private_key",
         ("PRIVATE KEY",),
-        r"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:.,()-]*(?:KEY(?: BLOCK)?-----)?",
+        # Up to its end; or, where that was cut off, what looks like its body.
+        r"-----BEGIN (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:(?:[^-]|-(?!----)){0,20000}-----END (?:[A-Z0-9]+ ){0,4}PRIVATE KEY(?: BLOCK)?-----"
+        r"|(?:(?:\\[rn]|\s){0,8}[A-Za-z0-9+/=]{16,})*)",
     ),
     ("jwt", ("eyJ",), r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{16,}"),
     ("aws_key", ("AKIA", "ASIA", "ABIA", "ACCA"), r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])"),
@@ -83,20 +87,15 @@ class TokenSecrets:
         if not self.suspects(text):
             return []
         found = [
-            Finding(*match.span(), type)
+            [Finding(*match.span(), type) for match in pattern.finditer(text)]
             for type, needles, pattern in _COMPILED
             if any(needle in text for needle in needles)
-            for match in pattern.finditer(text)
         ]
         assigned = [match for match in _ADDRESS.finditer(text) if _is_password(match["value"])] if "://" in text else []
         if _may_assign(text):
             assigned += [match for match in _ASSIGNMENT.finditer(text) if _is_value(match["value"])]
-        found += [Finding(*match.span("value"), "password") for match in assigned]
-        findings: list[Finding] = []
-        for finding in found:
-            if all(finding.end <= other.start or other.end <= finding.start for other in findings):
-                findings.append(finding)
-        return sorted(findings, key=lambda finding: finding.start)
+        found.append([Finding(*match.span("value"), "password") for match in assigned])
+        return without_overlaps(found)
 
 
 def _may_assign(text: str) -> bool:

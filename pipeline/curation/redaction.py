@@ -1,10 +1,12 @@
-"""Marks in place of what a detector found: `<EMAIL>`, `<AWS_KEY>`. Pure; what is found is the detector's knowledge."""
+"""Marks in place of what detectors found: `<EMAIL>`, `<AWS_KEY>`. Pure; what is to be found is the detectors' knowledge."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterable
 
 import orjson
 
@@ -26,6 +28,24 @@ def redact(text: str, detector: Detector) -> tuple[str, Counter[str]]:
     return text, counts
 
 
+def without_overlaps(found: Iterable[Iterable[Finding]]) -> list[Finding]:
+    """Findings in the order of the text. Where two overlap the one of the earlier group stays, or the first of one group."""
+    kept: list[Finding] = []
+    for group in found:
+        starts, fresh, end = [finding.start for finding in kept], [], 0
+        for finding in sorted(group, key=lambda finding: finding.start):
+            place = bisect_right(starts, finding.start)
+            clear = (place == 0 or kept[place - 1].end <= finding.start) and (
+                place == len(kept) or finding.end <= kept[place].start
+            )
+            if clear and finding.start >= end:
+                fresh.append(finding)
+                end = finding.end
+        if fresh:
+            kept = sorted([*kept, *fresh], key=lambda finding: finding.start)
+    return kept
+
+
 def mark(type: str) -> str:
     """What stands in place of a finding of `type`."""
     return f"<{type.upper()}>"
@@ -37,8 +57,9 @@ def _marked(text: str, findings: list[Finding]) -> str:
     for finding in findings:
         sign, end = mark(finding.type), finding.end
         if strings is not None:
-            around = next((span for span in strings if span[0] < finding.start < span[1]), None)
-            sign, end = (sign, min(end, around[1] - 1)) if around else (f'"{sign}"', end)
+            place = bisect_right(strings, (finding.start, 0)) - 1
+            within = place >= 0 and finding.start < strings[place][1]
+            sign, end = (sign, min(end, strings[place][1] - 1)) if within else (f'"{sign}"', end)
         # An accent must not be left to join the mark.
         while end < len(text) and unicodedata.combining(text[end]):
             end += 1
