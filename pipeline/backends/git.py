@@ -6,10 +6,12 @@ Nothing here knows what a run contains.
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +33,15 @@ class CodeState:
 
     commit: str
     dirty: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """id: 40 digits. at: when it was made. subject: the first line of its message."""
+
+    id: str
+    at: datetime
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +127,26 @@ class Git:
     def message(self, commit: str) -> str:
         return self._run("log", "-1", "--format=%B", commit)
 
-    def committed(self, commit: str) -> tuple[datetime, str]:
-        """When a commit was made, and the first line of its message."""
-        at, _, subject = self._run("log", "-1", "--format=%cI%n%s", commit).partition("\n")
-        return datetime.fromisoformat(at), subject
+    def commits(self, prefix: str) -> dict[str, Commit]:
+        """Name below refs/tags/tuneline/ → the commit, for every ref under `prefix`/, by one call of git."""
+        fields = "%(refname)%00%(objectname)%00%(committerdate:iso-strict)%00%(contents:subject)"
+        rows = (line.split("\0") for line in self._run("for-each-ref", f"--format={fields}", f"{REFS}/{prefix}/").splitlines())
+        return {name.removeprefix(f"{REFS}/"): Commit(id, datetime.fromisoformat(at), words) for name, id, at, words in rows}
+
+    def show_each(self, commits: Sequence[str], path: str) -> list[bytes | None]:
+        """A file's bytes at each of the commits, None where it is not there, by one call of git."""
+        asked = "".join(f"{commit}:{path}\n" for commit in commits).encode()
+        command = ["git", "-C", str(self.root), "cat-file", "--batch"]
+        stream = io.BytesIO(subprocess.run(command, input=asked, capture_output=True, check=True).stdout)
+        found: list[bytes | None] = []
+        for _ in commits:
+            heading = stream.readline().split()
+            if heading[-1:] == [b"missing"]:
+                found.append(None)
+            else:
+                found.append(stream.read(int(heading[2])))
+                stream.readline()
+        return found
 
     def list_files(self, commit: str, folder: str) -> list[str]:
         return self._run("ls-tree", "-r", "--name-only", commit, "--", folder).splitlines()

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.backends.dvc import GitDvcArchive
-from pipeline.backends.git import REFS, Git
+from pipeline.backends.git import REFS, Commit, Git
 from pipeline.backends.past_runs import KINDS
 from pipeline.backends.run_folder import run_key
 from pipeline.domain.data import Snapshot
@@ -35,19 +35,21 @@ class GitDvcSnapshots:
         self._archive = GitDvcArchive(git, project)
 
     def all(self) -> tuple[PastSnapshot, ...]:
-        found = []
-        for name, commit in self._git.refs(self._model).items():
+        kept = []
+        for name, commit in self._git.commits(self._model).items():
             kind, _, number = name.removeprefix(f"{self._model}/").partition("/")
             if kind in KINDS and number.isdecimal():
-                found.append(self._read(kind, int(number), commit))
-        return tuple(sorted(found, key=lambda past: past.number))
+                kept.append((int(number), kind, commit))
+        kept.sort(key=lambda run: run[0])
+        pointers = self._git.show_each([commit.id for _, _, commit in kept], _POINTER)
+        return tuple(self._read(*run, pointer) for run, pointer in zip(kept, pointers, strict=True))
 
     @contextmanager
     def opened(self, past: PastSnapshot) -> Iterator[Path]:
         self._project.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self._project.scratch, prefix="snapshot-") as name:
             folder = Path(name)
-            for path, md5 in self._files(past.commit).items():
+            for path, md5 in self._files(self._git.show(past.commit, _POINTER), past.tag).items():
                 stored = self._archive.find(md5)
                 if stored is not None:
                     (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -63,36 +65,34 @@ class GitDvcSnapshots:
         except (BadParams, UnicodeDecodeError):
             return None
 
-    def _read(self, kind: str, number: int, commit: str) -> PastSnapshot:
-        at, words = self._git.committed(commit)
-        where = f"{REFS}/{self._model}/{kind}/{number:04d}"
-        md5 = self._files(commit).get("snapshot.json")
+    def _read(self, number: int, kind: str, commit: Commit, pointer: bytes | None) -> PastSnapshot:
+        tag = f"{REFS}/{self._model}/{kind}/{number:04d}"
+        md5 = self._files(pointer, tag).get("snapshot.json")
         stored = self._archive.find(md5) if md5 else None
         if stored is None:
-            raise Broken("the snapshot record of this run is not in the data store", where=where, fix=_FETCH)
+            raise Broken("the snapshot record of this run is not in the data store", where=tag, fix=_FETCH)
         snapshot = Snapshot.read(stored)
         run = run_key(self._model, number)
         return PastSnapshot(
             run=run,
             number=number,
             kind=kind,
-            at=at,
-            ending=words.removeprefix(f"{run}: "),
-            tag=where,
-            commit=commit,
+            at=commit.at,
+            ending=commit.subject.removeprefix(f"{run}: "),
+            tag=tag,
+            commit=commit.id,
             digest=snapshot.digest,
             snapshot=snapshot,
         )
 
-    def _files(self, commit: str) -> dict[str, str]:
-        """Path in the snapshot folder → MD5, of every file that a run's snapshot has."""
+    def _files(self, pointer: bytes | None, where: str) -> dict[str, str]:
+        """Path in the snapshot folder → MD5, of every file that a run's snapshot has, by the .dvc file that points at it."""
         from ruamel.yaml import YAML
 
-        pointer = YAML(typ="safe").load(self._git.show(commit, _POINTER) or b"{}")
-        outs = pointer.get("outs") or []
+        outs = YAML(typ="safe").load(pointer or b"{}").get("outs") or []
         listing = self._archive.find(outs[0]["md5"]) if outs else None
         if listing is None:
-            raise Broken("the listing of this run's snapshot is not in the data store", where=commit[:12], fix=_FETCH)
+            raise Broken("the listing of this run's snapshot is not in the data store", where=where, fix=_FETCH)
         try:
             # Names come from the data store: they may lead nowhere but below the folder.
             rows = [(row["relpath"], row["md5"]) for row in json.loads(listing.read_bytes())]
