@@ -64,7 +64,7 @@ class LeakParams(Section):
     """A share of the runs of words in a held-out prompt stands in the row, in its prompt or its answer."""
     near_threshold: Annotated[float, Field(ge=0.7, le=1)] = 0.85
     """Share of words, of the longer prompt, that both must have; one word may always differ, unless this is 1."""
-    near_words: Count = 4
+    near_words: Count = 3
     """Prompts of fewer words are near to none: one word changed makes another question of them."""
     ngram_words: Annotated[int, Field(ge=3, le=50)] = 13
     ngram_share: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -165,9 +165,8 @@ def test_near_is_what_counting_words_says(town: Town) -> None:
 
 
 def test_short_prompts_leak_only_when_they_are_equal(town: Town) -> None:
-    town.check(
-        table(["my card please", "hello", "", "?"]), table(["my pin please", "HELLO!", "hallo", "", "!", "my card please"])
-    )
+    train = table(["my pin", "HELLO!", "hallo", "", "!", "My card?"])
+    town.check(table(["my card", "hello", "", "?"]), train)
     assert town.found == {1: ("exact", 1), 5: ("exact", 0)}
 
 
