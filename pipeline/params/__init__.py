@@ -172,10 +172,11 @@ class Params(Section):
             for metric in getattr(self.gate, key):
                 if metric not in self.evaluate.metrics:
                     problems.append(f"gate.{key}.{metric}: not among evaluate.metrics, so the gate could never see it")
-        if self.ingest.format in {"chat", "alpaca", "prompt_completion"} and self.model.task is Task.CLASSIFY:
-            problems.append(f"ingest.format: {self.ingest.format} rows have no label, which the task classify needs")
-        if self.ingest.format == "classification" and self.model.task is Task.GENERATE:
-            problems.append("ingest.format: classification rows have no answer, which the task generate needs")
+        for place, format in self._formats():
+            if format not in ("auto", "classification") and self.model.task is Task.CLASSIFY:
+                problems.append(f"{place}: {format} rows have no label, which the task classify needs")
+            if format == "classification" and self.model.task is Task.GENERATE:
+                problems.append(f"{place}: classification rows have no answer, which the task generate needs")
         if self.validate_.labels is not None and self.model.task is Task.GENERATE:
             problems.append("validate.labels: only the task classify has labels")
         if self.model.chat_template is not None and self.model.task is Task.CLASSIFY:
@@ -183,3 +184,11 @@ class Params(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _formats(self) -> list[tuple[str, str]]:
+        """(where it stands, format) of what all sources say, and of each entry that says another."""
+        said = [("ingest.format", str(self.ingest.format))]
+        for number, source in enumerate(self.ingest.sources):
+            if not isinstance(source, str) and source.format != self.ingest.format:
+                said.append((f"ingest.sources.{number}.format", str(source.format)))
+        return said
