@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="texts with spans, as JSON")
     parser.add_argument("--planted", type=int, default=3000, help="how many texts to make (0: none)")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2)
     arguments = parser.parse_args()
     logging.disable(logging.ERROR)  # presidio tells of every download that it could not make.
     searches = {"ours": _ours(), "presidio": _presidio()}

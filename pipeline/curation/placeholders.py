@@ -11,8 +11,8 @@ _ASKS = "(?:insert|enter|add|your|fill in|replace|specify|choose|name of|date of
 _NOUNS = "NAME|DATE|TIME|ADDRESS|EMAIL|PHONE|NUMBER|COMPANY|TITLE|CITY|URL|LINK|AMOUNT|HERE"
 _PLACEHOLDER = re.compile(
     r"\{\{\s*[\w][\w .'/-]{0,60}\}\}"  # {{Order Number}}
-    rf"|\[\s*{_ASKS}\b[^\[\]\n]{{0,60}}\](?!\()"  # [Your Name], not [your name](a link)
-    rf"|\[(?:[A-Z][A-Z0-9]*[ _/-]){{0,5}}(?:{_NOUNS})\](?!\()"  # [CUSTOMER NAME]
+    rf"|\[\s*{_ASKS}\b[^\[\]\n.!?]{{0,60}}\](?!\()"  # [Your Name], not [your name](a link)
+    rf"|\[(?:[A-Z][A-Z0-9]*[ _/-]){{0,5}}(?:{_NOUNS})\](?!\()"  # [CUSTOMER NAME], [date and time]
     rf"|<\s*{_ASKS}[ _-][\w '/-]{{1,60}}>"  # <your name>
     r"|\blorem ipsum\b",
     re.IGNORECASE,

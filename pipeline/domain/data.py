@@ -110,8 +110,9 @@ class SourceFile(Value):
 
     origin: the entry of ingest.sources that it came by. license: an SPDX id, or what the entry says. watermark: by what the next
     run tells what is new: of a query the greatest value of its watermark column, as JSON; of an object its ETag; of a member of
-    an archive the archive's digest; of a file of the hub its commit. altered: rows that a rule changed, by rule (`normalised`,
-    `redacted.email`, …). forgotten: rows left out because they were forgotten on request before.
+    an archive the archive's digest; of a file of the hub its commit. altered: what the rules of `clean` did to its rows,
+    repeated ones included: rows `normalised` and `stripped_controls`, marks put `redacted.email`, findings left alone
+    `warned.phone`, …. forgotten: rows left out because they were forgotten on request before.
     """
 
     name: str

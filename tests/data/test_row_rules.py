@@ -13,21 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.backends.personal_data import PatternPersonalData
-from pipeline.backends.secrets import TokenSecrets
 from pipeline.curation.formats import Parts, read_parts
+from pipeline.curation.placeholders import find_placeholders
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.row_rules import RowRules
 from pipeline.domain.data import example_id
 from pipeline.params.ingest import CleanParams, Reading
+from pipeline.wiring import row_rules
 
 AWS = "AKIA" + "QWERTYUIOPASDFGH"  # In two pieces, lest a scanner of this repository take it for one.
 TYPES = ("email", "phone", "card", "iban", "national_id", "ip", "url")
 
 
 def rules(**clean: Any) -> RowRules:
-    params = CleanParams(**clean)
-    return RowRules(params, personal_data=PatternPersonalData(params.personal_types), secrets=TokenSecrets())
+    return row_rules(CleanParams(**clean))
 
 
 def read(format: str = "prompt_completion", group_by: str | None = None, **row: Any) -> Parts:
@@ -309,3 +308,20 @@ def test_ordinary_data_is_left_alone(real_data: Path) -> None:
         row = json.loads(line)
         cleaner.apply(read(prompt=row["question"], completion=row["answer"]))
     assert set(cleaner.take_altered()) <= {"normalised", "stripped_controls"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Dear {{Customer Name}}, your {{order.id}} is due.", ["{{Customer Name}}", "{{order.id}}"]),
+        ("Hi [Your Name], on [INSERT DATE] or [date and time]", ["[Your Name]", "[INSERT DATE]", "[date and time]"]),
+        ("Hi <your name>, from <company name>", ["<your name>", "<company name>"]),
+        ("Lorem ipsum dolor", ["Lorem ipsum"]),
+        ("Use `{{ value }}` or\n```\n<p>{{ name }}</p> [NAME]\n```", []),
+        ("see [your account](https://b.org) and [1], [x for x in names], ${HOME}, <name>, {name}", []),
+        ("[Your table is ready. Please come.]", []),
+        ("<EMAIL> <PHONE> <AWS_KEY>", []),
+    ],
+)
+def test_leftovers_of_templates(text: str, found: list[str]) -> None:
+    assert find_placeholders(text) == found
