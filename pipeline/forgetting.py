@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.curation.row_texts import row_texts
 from pipeline.domain.erasure import Forgotten, Purged, Sought, SourceLeft
-from pipeline.domain.sightings import RunData, WhoHas
+from pipeline.domain.sightings import WhoHas
 from pipeline.errors import Misuse
 from pipeline.ports import Progress, silent
 from pipeline.steps.forget import LIMIT, forget
-from pipeline.steps.who_has import read_rows, who_has
+from pipeline.steps.who_has import StoredOrLeft, read_rows, who_has
 from pipeline.wiring import World
 
 if TYPE_CHECKING:
@@ -86,15 +86,16 @@ def _sought(world: World, found: WhoHas, record: str) -> Sought:
 
 
 def _contents(world: World, found: WhoHas) -> Iterator[tuple[str, str, str]]:
-    stored = _stored_shards(world, world.past_runs.runs(found.model))
+    stored = _stored_shards(world, found.model)
     for row in found.rows:
         for _, values in read_rows(stored[row.shard], [row.row], ("input", "output", "kind")):
             yield values
 
 
-def _stored_shards(world: World, runs: tuple[RunData, ...]) -> dict[str, Path]:
-    files = {file.name: file.md5 for run in runs for file in (*run.shards, *run.reserved)}
-    return {name: path for name, md5 in files.items() if md5 and (path := world.past_runs.stored(md5))}
+def _stored_shards(world: World, model: str) -> dict[str, Path]:
+    stored = StoredOrLeft(world.past_runs, world.ledger.events(model))
+    files = {file.name: file.md5 for run in world.past_runs.runs(model) for file in (*run.shards, *run.reserved)}
+    return {name: path for name, md5 in files.items() if md5 and (path := stored(md5))}
 
 
 def _sources(world: World, found: WhoHas, sought: Sought, progress: Progress) -> Iterator[SourceLeft]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.backends.byte_search import Needles, search_files, search_git
 from pipeline.backends.dvc import DvcStore
-from pipeline.backends.erasing import carry_out, clear_passing, plan
+from pipeline.backends.erasing import Plan, carry_out, clear_passing, keep_remains, plan
 from pipeline.backends.git import REFS
 from pipeline.backends.past_runs import GitDvcPastRuns
 from pipeline.backends.run_folder import KeptRun, RunFolder, discard, head_data, keep_run, one_run_at_a_time, open_run
@@ -23,7 +24,7 @@ from pipeline.curation.describing import write_description
 from pipeline.curation.forgetting import redact_quarantine
 from pipeline.curation.shards import sweep
 from pipeline.domain.data import Snapshot
-from pipeline.domain.erasure import Purged, SearchReport, Sought, Tombstones, tombstones
+from pipeline.domain.erasure import Purged, SearchReport, Sought, tombstones
 from pipeline.domain.sightings import WhoHas
 from pipeline.placing import place_frozen
 from pipeline.ports import Progress, silent
@@ -56,32 +57,31 @@ def purge(
     """
     with one_run_at_a_time(world.project, found.model):
         sought = _remembered(world.project, found, sought)
-        stones = tombstones(world.ledger.events(found.model), world.record_key)
-        made, needles, shared = _clean_head(world, params, stones, sought, progress)
-        report = _search(world.project, world.git.root, needles, progress)
-        if _head_holds(world, found.model, report):
-            made, needles, shared = _clean_head(world, params, stones, sought, progress, even_if_clean=True)
-        planned = plan(map(Path, report.places), world.project, found.model, _owners(world))
+        head = _Head.open(world, params, sought, progress)
+        try:
+            needles = head.needles if head else _needles(sought)
+            skip = [head.run.workspace.root] if head else []
+            report = _search(world.project, world.git.root, needles, progress, skip)
+            planned = plan(map(Path, report.places), world.project, found.model, _owners(world))
+            made = head.keep(world, planned, progress) if head else None
+        finally:
+            if head:
+                head.run.store.close()
         files = planned.erased
         event, _ = forget(
             found, by=by, reason=reason, key=world.record_key, ledger=world.ledger, limit=limit, purge=True, files=files
         )
         clear_passing(world.project)
         cells = carry_out(planned, world.project, world.git, needles)
-        _erase_pushed(world, found.model, planned.objects)
-        for name in {Path(file.path).stem for file in files}:
+        _erase_pushed(world, found.model, list(planned.objects))
+        for name in planned.names:
             (world.project.index / f"{name}.idx").unlink(missing_ok=True)
         proof = _search(world.project, world.git.root, needles, progress)
         if not proof.hits:
             _journal(world.project, found).unlink()
-    return Purged(
-        event=event.sequence,
-        files=len(files),
-        cells=cells,
-        run=made.key if made else None,
-        shared=shared,
-        search=proof,
-    )
+    shared = len(_needles(sought).texts) - len(needles.texts)
+    run = made.key if made else None
+    return Purged(event=event.sequence, files=len(files), cells=cells, run=run, shared=shared, search=proof)
 
 
 def _journal(project: Project, found: WhoHas) -> Path:
@@ -105,32 +105,68 @@ def _remembered(project: Project, found: WhoHas, sought: Sought) -> Sought:
     return sought
 
 
-def _clean_head(
-    world: World, params: Params, stones: Tombstones, sought: Sought, progress: Progress, *, even_if_clean: bool = False
-) -> tuple[KeptRun | None, Needles, int]:
-    """Make the run that later ones begin from: the head's data without the record, nothing else of the head.
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The run that later ones are to begin from: the head's data without the record, and nothing else of the head.
 
-    Returns the kept run (None when the head has nothing of the record), what is to be sought from now on, and how many texts are
-    not, since other records hold them.
+    clean: folder of rows → its record at the head, and as it will be. needles: what is to be sought in all that is stored; a text
+    that the rows left over hold too is not.
     """
-    if head_data(world.git, params.model.name) is None:
-        return None, _needles(sought, ()), 0
-    run = open_run(world.git, world.project, params, remote=world.settings.dvc_remote)
-    try:
+
+    run: RunFolder
+    clean: dict[Path, tuple[Snapshot, Snapshot]]
+    needles: Needles
+
+    @classmethod
+    def open(cls, world: World, params: Params, sought: Sought, progress: Progress) -> _Head | None:
+        """None when the model has no data yet."""
+        if head_data(world.git, params.model.name) is None:
+            return None
+        stones = tombstones(world.ledger.events(params.model.name), world.record_key)
+        run = open_run(world.git, world.project, params, remote=world.settings.dvc_remote)
         clean = {}
         for folder, parent in _snapshots(run.workspace):
             clean[folder] = (parent, take_out(folder, parent, stones=stones, index=world.record_index))
         shards = [folder / shard.path for folder, (_, snapshot) in clean.items() for shard in snapshot.shards]
-        theirs = {hit.text for hit in search_files(shards, _needles(sought, ()), progress=progress).hits if hit.text >= 0}
+        theirs = {hit.text for hit in search_files(shards, _needles(sought), progress=progress).hits}
         needles = _needles(sought, theirs)
         for folder, (parent, snapshot) in clean.items():
             clean[folder] = (parent, redact_quarantine(folder, snapshot, _holds(needles)))
-        if not even_if_clean and all(parent == snapshot for parent, snapshot in clean.values()):
+        return cls(run, clean, needles)
+
+    def keep(self, world: World, planned: Plan, progress: Progress) -> KeptRun | None:
+        """Keep it, with what is left of the tables that are to go; None, and no trace, when the head has to lose nothing."""
+        run = self.run
+        before = head_data(world.git, run.model)
+        tracked = {md5 for _, md5 in GitDvcPastRuns(world.git, world.project).files(before.commit)} if before else set()
+        remains = keep_remains(planned, run.workspace.remains, self.needles)
+        if not remains and not tracked.intersection(planned.objects) and all(old == new for old, new in self.clean.values()):
             discard(world.git, world.project, run)
-            return None, needles, len(theirs)
-        return _keep(world, run, clean, progress), needles, len(theirs)
-    finally:
+            return None
+        place_frozen(run)
+        for folder, (parent, snapshot) in self.clean.items():
+            if snapshot != parent:
+                _write(folder, parent if folder == run.workspace.snapshot else None, snapshot)
+                run.store.add(folder)
+        if remains:
+            run.store.add(run.workspace.remains)
         run.store.close()
+        # What the head made of its data speaks of rows that are no more: the next run makes it anew.
+        (run.workspace.root / "dvc.lock").unlink(missing_ok=True)
+        shutil.rmtree(run.workspace.root / "work", ignore_errors=True)
+        kept = keep_run(world.git, run, "data", f"{run.key}: a record was purged")
+        run.store.push()
+        index_records(world, run.workspace.snapshot, Snapshot.read(run.workspace.snapshot_record), progress)
+        return kept
+
+
+def _write(folder: Path, parent: Snapshot | None, snapshot: Snapshot) -> None:
+    """Put a record and what describes it into its folder, and remove the files that it lists no more."""
+    made = snapshot.model_copy(update={"parent": parent.digest, "fresh": 0}) if parent else snapshot
+    if made.described:
+        made = made.model_copy(update={"described": write_description(folder, made)})
+    made.write(folder / "snapshot.json")
+    sweep(folder, made)
 
 
 def _snapshots(workspace: Workspace) -> list[tuple[Path, Snapshot]]:
@@ -139,7 +175,7 @@ def _snapshots(workspace: Workspace) -> list[tuple[Path, Snapshot]]:
     return [(path.parent, Snapshot.read(path)) for path in records if path.exists()]
 
 
-def _needles(sought: Sought, theirs: set[int] | Sequence[int]) -> Needles:
+def _needles(sought: Sought, theirs: Collection[int] = ()) -> Needles:
     """Of all texts and beginnings of long ones, those whose numbers are not in `theirs`."""
     every = Needles([*sought.texts, *(text[:_HEAD] for text in sought.texts if len(text) > 1.5 * _HEAD)])
     return Needles([text for number, text in enumerate(every.texts) if number not in theirs], sought.ids)
@@ -149,30 +185,10 @@ def _holds(needles: Needles) -> Callable[[str], bool]:
     return lambda text: bool(needles.among(text.encode("utf-8", "replace")))
 
 
-def _keep(world: World, run: RunFolder, clean: dict[Path, tuple[Snapshot, Snapshot]], progress: Progress) -> KeptRun:
-    place_frozen(run)
-    for folder, (parent, snapshot) in clean.items():
-        if snapshot != parent:
-            mine = snapshot.model_copy(update={"parent": parent.digest, "fresh": 0} if folder == run.workspace.snapshot else {})
-            if parent.described:
-                mine = mine.model_copy(update={"described": write_description(folder, mine)})
-            mine.write(folder / "snapshot.json")
-            sweep(folder, mine)
-            run.store.add(folder)
-    run.store.close()
-    # What the head made of its data speaks of rows that are no more: the next run makes it anew.
-    (run.workspace.root / "dvc.lock").unlink(missing_ok=True)
-    shutil.rmtree(run.workspace.root / "work", ignore_errors=True)
-    kept = keep_run(world.git, run, "data", f"{run.key}: a record was purged")
-    run.store.push()
-    index_records(world, run.workspace.snapshot, Snapshot.read(run.workspace.snapshot_record), progress)
-    return kept
-
-
-def _search(project: Project, root: Path, needles: Needles, progress: Progress) -> SearchReport:
+def _search(project: Project, root: Path, needles: Needles, progress: Progress, skip: Sequence[Path] = ()) -> SearchReport:
     """Everything that this project stores: the state folder, DVC's cache and temporary files, and what our tags keep in git."""
     roots = [project.state, project.root / ".dvc", *([] if project.remote.is_relative_to(project.state) else [project.remote])]
-    return search_files(roots, needles, skip=[project.erasing], progress=progress) + search_git(root, REFS, needles)
+    return search_files(roots, needles, skip=[project.erasing, *skip], progress=progress) + search_git(root, REFS, needles)
 
 
 def _owners(world: World) -> dict[str, list[tuple[str, str]]]:
@@ -185,16 +201,7 @@ def _owners(world: World) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _head_holds(world: World, model: str, report: SearchReport) -> bool:
-    """Whether an object that the head tracks would have to go: then no run could begin from it."""
-    head = head_data(world.git, model)
-    if head is None:
-        return False
-    tracked = {md5 for _, md5 in GitDvcPastRuns(world.git, world.project).files(head.commit)}
-    return any(Path(place).parent.name + Path(place).name in tracked for place in report.places)
-
-
-def _erase_pushed(world: World, model: str, objects: set[str]) -> None:
+def _erase_pushed(world: World, model: str, objects: Sequence[str]) -> None:
     """Remove objects from a remote that is not a folder of ours; the folder was searched and emptied with the cache."""
     head = head_data(world.git, model)
     if world.settings.dvc_remote is None or head is None or not objects:

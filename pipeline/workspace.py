@@ -40,6 +40,11 @@ class Workspace:
         return self.root / "data" / "reviewed"
 
     @property
+    def remains(self) -> Path:
+        """Folder of a run that purged a record: what is left of the tables that held it, by the MD5 of what they were."""
+        return self.root / "data" / "remains"
+
+    @property
     def champion(self) -> Path:
         """Folder: champion.json and, if there is a champion, adapter/."""
         return self.root / "data" / "champion"

@@ -48,6 +48,16 @@ class Needles:
         content = bytes(data)
         return {number for number, form in self._forms if form in content}
 
+    def rows(self, table: Any) -> list[bool]:
+        """Of each row of a pyarrow table, whether it has one of the ids, or one of the texts in any column."""
+        ids = set(self.ids)
+        held = [id in ids for id in table["id"].to_pylist()] if ids and "id" in table.schema.names else [False] * table.num_rows
+        for name in table.schema.names:
+            if any(_in_column(chunk, self) for chunk in table[name].chunks):
+                cells = (json.dumps(cell, default=str, ensure_ascii=False) for cell in table[name].to_pylist())
+                held = [was or bool(self.among(cell.encode())) for was, cell in zip(held, cells, strict=True)]
+        return held
+
     def replaced(self, data: bytes, by: bytes) -> bytes:
         """`data` with every form of every text replaced, the longest first."""
         for _, form in sorted(self._forms, key=lambda one: -len(one[1])):

@@ -6,12 +6,13 @@ folder and the .dvc folder is touched, and no object that another model's runs n
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.backends.byte_search import Needles
 from pipeline.backends.git import Git
@@ -26,11 +27,12 @@ _SQLITE = b"SQLite format 3\0"
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be taken away. erased: files that records name, or may name, for the ledger. objects: MD5s in cache and remote.
-    elsewhere: places that belong to another model, which are left alone."""
+    """What is to be taken away. erased: files that records name, or may name, for the ledger. objects: MD5s in cache and remote →
+    a stored copy. names: what the record index calls them. elsewhere: places of another model, which are left alone."""
 
     erased: list[ErasedFile] = field(default_factory=list)
-    objects: set[str] = field(default_factory=set)
+    objects: dict[str, Path] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
     files: list[Path] = field(default_factory=list)
     folders: set[Path] = field(default_factory=set)
     databases: list[Path] = field(default_factory=list)
@@ -65,6 +67,21 @@ def plan(places: Iterable[Path], project: Project, model: str, owners: Mapping[s
         elif not _belongs_to_database(place):
             made.files.append(place)
     return made
+
+
+def keep_remains(planned: Plan, folder: Path, needles: Needles) -> bool:
+    """Write what is left of each planned table below `folder`, and say so in `planned.erased`. False when nothing is left of any.
+
+    So a shard that held one forgotten row still answers for its other rows, in every run that had it.
+    """
+    written = False
+    for number, file in enumerate(planned.erased):
+        stored = planned.objects.get(file.md5)
+        target = folder / file.md5 / PurePosixPath(file.path).name
+        if stored is not None and _write_remains(stored, target, needles):
+            planned.erased[number] = file.model_copy(update={"left": _md5(target)})
+            written = True
+    return written
 
 
 def carry_out(plan: Plan, project: Project, git: Git, needles: Needles) -> int:
@@ -121,10 +138,41 @@ def _plan_object(made: Plan, place: Path, md5: str, model: str, owners: Sequence
     if any(owner != model for owner, _ in owners):
         made.elsewhere.append(place)
         return
+    made.names.update(PurePosixPath(path).stem for _, path in owners)
     if md5 not in made.objects:
-        made.objects.add(md5)
+        made.objects[md5] = place
         path = owners[0][1] if owners else "tracked by no kept run"
         made.erased.append(ErasedFile(path=path, sha256=digest_file(place), md5=md5))
+
+
+def _write_remains(stored: Path, target: Path, needles: Needles) -> bool:
+    """Write the rows of a Parquet file that do not hold the record; False for other files, and where no row is left."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with stored.open("rb") as file:
+        if file.read(4) != b"PAR1":
+            return False
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rows = 0
+    with (
+        pq.ParquetFile(stored) as source,
+        pq.ParquetWriter(target, source.schema_arrow, version="2.6", compression="zstd", compression_level=3) as writer,
+    ):
+        for group in range(source.num_row_groups):
+            table = source.read_row_group(group)
+            kept = table.filter(pa.array([not gone for gone in needles.rows(table)], pa.bool_()))
+            rows += kept.num_rows
+            if kept.num_rows:
+                writer.write_table(kept, row_group_size=kept.num_rows)
+    if not rows:
+        shutil.rmtree(target.parent)
+    return bool(rows)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _stores(project: Project) -> tuple[Path, Path]:

@@ -113,7 +113,7 @@ def keep_run(git: Git, run: RunFolder, kind: Literal["run", "data", "invalid"], 
     root = run.workspace.root
     # Pages show rows of data, which git would keep for ever; they stay in the run's folder and in the tracked run.
     records = [path.relative_to(root).as_posix() for path in sorted(run.workspace.release.glob("*.json"))]
-    present = [name for name in (*_CARRIED, "params.yaml") if (root / name).exists()] + records
+    present = [name for name in (*_CARRIED, "data/remains.dvc", "params.yaml") if (root / name).exists()] + records
     commit = git.commit_worktree(root, present, f"{message}\n\nRun: {run.key}\nDirty: {run.code.dirty}")
     tag = git.create_ref(f"{run.model}/{kind}/{run.number:04d}", commit)
     return KeptRun(run.model, run.number, commit, tag)

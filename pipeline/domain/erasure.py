@@ -19,12 +19,14 @@ from pipeline.errors import Broken
 class ErasedFile(Value):
     """A file that held the record and was taken away. path: its place in a run's folder, or among a run's artifacts.
 
-    md5: what the data store named it by; empty for an artifact.
+    md5: what the data store named it by; empty for an artifact. left: MD5 of the same table without the record, which stands in
+    its place for whoever asks about other records; empty where there is none.
     """
 
     path: str
     sha256: str
     md5: str = ""
+    left: str = ""
 
 
 class Erasure(Record):
@@ -161,6 +163,11 @@ def tombstone(events: Iterable[Event], digest: str) -> Tombstone | None:
         return None
     first, erasure = found[0]
     return Tombstone(event=first, purged=any(one.purge for _, one in found), runs=erasure.runs, versions=erasure.versions)
+
+
+def left_of(events: Iterable[Event]) -> dict[str, str]:
+    """MD5 of a table that was taken away → MD5 of what is left of it, which may have been taken away in turn."""
+    return {file.md5: file.left for _, erasure in erasures(events) for file in erasure.files if file.left}
 
 
 def erased_files(events: Iterable[Event]) -> dict[str, int]:

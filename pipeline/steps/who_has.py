@@ -15,8 +15,9 @@ from typing import Any
 from pipeline.curation.forgetting import quarantined_text
 from pipeline.curation.formats import fold
 from pipeline.domain.data import QuarantinedRow
-from pipeline.domain.erasure import erased_files, tombstone
+from pipeline.domain.erasure import erased_files, left_of, tombstone
 from pipeline.domain.privacy import asked, keyed
+from pipeline.domain.release import Event
 from pipeline.domain.sightings import DataFile, FoundRow, RunData, RunSighting, WhoHas, release_sightings
 from pipeline.errors import Broken
 from pipeline.ports import Ledger, PastRuns, Progress, RecordIndex, silent
@@ -46,7 +47,7 @@ def who_has(
     sought = asked(key, record, fold)
     runs = past.runs(model)
     events = ledger.events(model)
-    search = _Search(past, index, key, set(erased_files(events)), progress)
+    search = _Search(StoredOrLeft(past, events), index, key, progress)
     rows = tuple(search.rows([*_shards(runs), *_reserved(runs)], sought.digest))
     sightings = [seen for run in runs if (seen := search.sighting(run))]
     text = fold(record) if sought.kind == "text" else ""
@@ -59,7 +60,7 @@ def who_has(
         rows=rows,
         runs=tuple(sightings),
         releases=tuple(release_sightings(events, sightings, stages)),
-        quarantined=tuple(_quarantined(runs, past, text)) if quarantine and text else (),
+        quarantined=tuple(_quarantined(runs, search.files, text)) if quarantine and text else (),
         searched_quarantine=quarantine and bool(text),
         unreadable=tuple(dict.fromkeys(search.unreadable)),
         forgotten=before,
@@ -74,11 +75,29 @@ def _reserved(runs: Iterable[RunData]) -> list[DataFile]:
     return list({file.name: file for run in runs for file in run.reserved}.values())
 
 
+class StoredOrLeft:
+    """Stored copies of the files of past runs; of a table that was taken away on request, what is left of it."""
+
+    def __init__(self, past: PastRuns, events: Sequence[Event]) -> None:
+        self._past, self._left, self._erased = past, left_of(events), erased_files(events)
+
+    def __call__(self, md5: str) -> Path | None:
+        stored = self._past.stored(md5)
+        while stored is None and md5 in self._left:
+            md5 = self._left[md5]
+            stored = self._past.stored(md5)
+        return stored
+
+    def lost(self, md5: str) -> bool:
+        """Whether a file that is not there was not taken away on request."""
+        return md5 not in self._erased
+
+
 class _Search:
     """Rows of the record by file, and what the files of each run say of them. A file that runs share is read once."""
 
-    def __init__(self, past: PastRuns, index: RecordIndex, key: bytes, erased: set[str], progress: Progress) -> None:
-        self._past, self._index, self._key, self._erased, self._progress = past, index, key, erased, progress
+    def __init__(self, files: StoredOrLeft, index: RecordIndex, key: bytes, progress: Progress) -> None:
+        self.files, self._index, self._key, self._progress = files, index, key, progress
         self._ids: dict[str, list[str]] = {}
         self._total: dict[str, int] = {}
         self._among: dict[str, list[str]] = {}
@@ -131,8 +150,8 @@ class _Search:
     def _found_in(self, file: DataFile) -> list[str]:
         """Which of the rows of its shard a side's file has; files with the same bytes are read once."""
         if file.md5 not in self._among:
-            stored = self._past.stored(file.md5)
-            if stored is None and file.md5 not in self._erased:
+            stored = self.files(file.md5)
+            if stored is None and self.files.lost(file.md5):
                 self.unreadable.append(f"{file.name} of a split")
             self._among[file.md5] = _ids_among(stored, self._ids.get(file.name, ())) if stored else []
         return self._among[file.md5]
@@ -152,9 +171,9 @@ class _Search:
         yield from ["unknown"] * len(left)
 
     def _indexed(self, file: DataFile) -> Path | None:
-        stored = self._past.stored(file.md5)
+        stored = self.files(file.md5)
         if stored is None:
-            if file.md5 not in self._erased:
+            if self.files.lost(file.md5):
                 self.unreadable.append(file.name)
             return None
         self._index.add(file.name, stored)
@@ -192,11 +211,11 @@ def _ids_among(path: Path, ids: Sequence[str]) -> list[str]:
     return list(found.filter(pc.is_in(found, value_set=pa.array(ids, found.type))).to_pylist())
 
 
-def _quarantined(runs: Sequence[RunData], past: PastRuns, folded: str) -> Iterator[str]:
+def _quarantined(runs: Sequence[RunData], files: StoredOrLeft, folded: str) -> Iterator[str]:
     """`source:line: code` of quarantined rows whose bytes hold the folded text, as it stands or as JSON writes it."""
     forms = {folded, fold(json.dumps(folded)[1:-1]), fold(json.dumps(folded, ensure_ascii=False)[1:-1])}
     for file in {file.name: file for run in runs for file in run.quarantine}.values():
-        stored = past.stored(file.md5)
+        stored = files(file.md5)
         if stored is None:
             continue
         with stored.open("rb") as lines:
