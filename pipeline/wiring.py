@@ -189,6 +189,7 @@ def take_in(
 ) -> Snapshot:
     from pipeline.backends.sources.staging import staging
     from pipeline.backends.sources.ways import AllWays
+    from pipeline.curation.describing import write_description
     from pipeline.steps.forget import keep_out
     from pipeline.steps.ingest import ingest
 
@@ -210,6 +211,7 @@ def take_in(
             workers=world.settings.workers,
             forget=forget,
             forgotten=forgotten,
+            describe=write_description,
             progress=progress,
         )
 
