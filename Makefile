@@ -15,12 +15,13 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data drill-kill drill-schedule doctor clean
+.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full drill-kill drill-schedule doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
 	@echo "make demo-clean  forget the demo: its state, its runs' tags, its inbox"
 	@echo "make bench       timings of the demo, the no-change run, --help, and data (minutes)"
+	@echo "make bench-data  data in: speed and memory beside the chain a user would build; bench-data-full adds 10M rows"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
@@ -55,7 +56,10 @@ bench: install bench-data
 	$(BIN)/python bench/story.py
 
 bench-data: install
-	$(BIN)/python bench/data.py --rows 10000 100000 1000000
+	OMP_NUM_THREADS=1 $(BIN)/python bench/data.py
+
+bench-data-full: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/data.py --full
 
 drill-kill: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py
