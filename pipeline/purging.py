@@ -79,7 +79,7 @@ def purge(
         proof = _search(world.project, world.git.root, needles, progress)
         if not proof.hits:
             _journal(world.project, found).unlink()
-    shared = len(_needles(sought).texts) - len(needles.texts)
+    shared = sum(text not in needles.texts for text in Needles(sought.texts).texts)
     run = made.key if made else None
     return Purged(event=event.sequence, files=len(files), cells=cells, run=run, shared=shared, search=proof)
 

@@ -100,16 +100,19 @@ class _Search:
         self.files, self._index, self._key, self._progress = files, index, key, progress
         self._ids: dict[str, list[str]] = {}
         self._total: dict[str, int] = {}
+        self._unread = 0
         self._among: dict[str, list[str]] = {}
         self.unreadable: list[str] = []
 
     @property
     def count(self) -> int:
-        return sum(self._total.values())
+        """Examples that were found. One may lie in two shards, where a later snapshot has a shard less a forgotten row."""
+        return len({id for ids in self._ids.values() for id in ids}) + self._unread
 
     def rows(self, files: Sequence[DataFile], digest: str) -> Iterator[FoundRow]:
-        """The rows that the digest names, at most ROWS_SHOWN of them."""
-        shown = 0
+        """The rows that the digest names, at most ROWS_SHOWN of them, each example once."""
+        seen: set[str] = set()
+        read = 0
         for done, file in enumerate(files, start=1):
             self._progress("looking into shards", done, len(files))
             stored = self._indexed(file)
@@ -119,10 +122,14 @@ class _Search:
             if not numbers:
                 continue
             self._total[file.name] = len(numbers)
-            for row, (id, source, line) in read_rows(stored, numbers[: ROWS_SHOWN - shown], ("id", "source", "line")):
+            some = numbers[: ROWS_SHOWN - read]
+            read += len(some)
+            self._unread += len(numbers) - len(some)
+            for row, (id, source, line) in read_rows(stored, some, ("id", "source", "line")):
                 self._ids.setdefault(file.name, []).append(id)
-                yield FoundRow(id=id, keyed=keyed(self._key, id), shard=file.name, row=row, place=f"{source}:{line}")
-                shown += 1
+                if id not in seen:
+                    seen.add(id)
+                    yield FoundRow(id=id, keyed=keyed(self._key, id), shard=file.name, row=row, place=f"{source}:{line}")
 
     def sighting(self, run: RunData) -> RunSighting | None:
         """What a run did with the rows that were found; None when it had none of them."""
@@ -193,8 +200,11 @@ def read_rows(path: Path, numbers: Sequence[int], columns: Sequence[str]) -> Ite
             end = start + file.metadata.row_group(group).num_rows
             if left[0] < end:
                 here = [number for number in left if number < end]
-                table = file.read_row_group(group, columns=list(columns)).take([number - start for number in here])
-                yield from zip(here, zip(*(table.column(name).to_pylist() for name in columns), strict=True), strict=True)
+                table = file.read_row_group(group, columns=list(columns))
+                for number in here:
+                    # No take: making an array of the numbers imports pandas, which costs more than all else here.
+                    row = table.slice(number - start, 1)
+                    yield number, tuple(row.column(name)[0].as_py() for name in columns)
                 left = left[len(here) :]
             start = end
     if left:
@@ -203,12 +213,12 @@ def read_rows(path: Path, numbers: Sequence[int], columns: Sequence[str]) -> Ite
 
 def _ids_among(path: Path, ids: Sequence[str]) -> list[str]:
     """Those of `ids` that a Parquet file holds."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    found = pq.read_table(path, columns=["id"]).column("id")
-    return list(found.filter(pc.is_in(found, value_set=pa.array(ids, found.type))).to_pylist())
+    wanted = set(ids)
+    with pq.ParquetFile(path) as file:
+        batches = file.iter_batches(columns=["id"], use_threads=False)
+        return [id for batch in batches for id in batch.column(0).to_pylist() if id in wanted] if wanted else []
 
 
 def _quarantined(runs: Sequence[RunData], files: StoredOrLeft, folded: str) -> Iterator[str]:
