@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.curation.files import is_lfs_pointer, lfs_error
 from pipeline.domain.data import SourceFile
@@ -94,19 +94,23 @@ def is_glob(source: Path, root: Path | None = None) -> bool:
 def kind_of(name: str) -> tuple[str, bool] | None:
     """(kind, compressed) of a file by its name: a value of KINDS or ARCHIVES; None for what is no data. Case does not matter."""
     lower = name.lower()
-    for suffix, kind in sorted(ARCHIVES.items(), key=lambda item: -len(item[0])):
-        if lower.endswith(suffix):
-            return kind, suffix not in (".zip", ".tar")
+    if lower.endswith(tuple(ARCHIVES)):
+        suffix = next(suffix for suffix in ARCHIVES if lower.endswith(suffix))
+        return ARCHIVES[suffix], suffix not in (".zip", ".tar")
     compressed = lower.endswith(COMPRESSED)
-    suffix = PurePosixPath(PurePosixPath(lower).stem if compressed else lower).suffix
-    known = KINDS.get(suffix)
+    known = KINDS.get(_suffix(lower.rpartition(".")[0] if compressed else lower))
     return None if known is None or (compressed and known in _WHOLE) else (known, compressed)
 
 
 def is_unread(name: str) -> bool:
     """Whether a name says data, but of a kind that is not read."""
     lower = name.lower()
-    return kind_of(name) is None and (lower.endswith(COMPRESSED) or PurePosixPath(lower).suffix in UNREAD)
+    return (lower.endswith(COMPRESSED) or _suffix(lower) in UNREAD) and kind_of(name) is None
+
+
+def _suffix(name: str) -> str:
+    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return dot + ending if stem else ""
 
 
 def is_passed_over(name: str) -> bool:

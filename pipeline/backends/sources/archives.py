@@ -7,6 +7,7 @@ so limits on sizes hold again while bytes are poured. How members are found is f
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ RATIO = 250
 """Data packs 5 to 50 to one. What unpacks to more than this many times its size was made to."""
 GRACE = 16 << 20
 """So much may unpack from anything: small files of one repeated row are no bombs."""
-NAME_CAP = 1 << 12
+NAME_CAP = 1 << 10
 PICKLES = (".pkl", ".pickle", ".p", ".pt", ".pth", ".bin", ".joblib", ".dill", ".ckpt", ".npy", ".npz")
 _NESTED = (*ARCHIVES, ".jar", ".whl", ".egg", ".7z", ".rar", ".cab", ".iso", ".cpio", ".ar", ".deb", ".rpm", ".tbz2", ".txz")
 _MAGIC = {b"PK\x03\x04": "an archive", b"PK\x05\x06": "an archive", b"7z\xbc\xaf\x27\x1c": "an archive", b"Rar!": "an archive"}
@@ -50,7 +51,7 @@ class Unpacking:
     taken: list[Found] = field(default_factory=list)
     members: int = 0
     size: int = 0
-    _names: set[str] = field(default_factory=set)
+    _names: set[bytes] = field(default_factory=set)
 
     def refuse(self, problem: str, member: str = "") -> BadInput:
         """The refusal of the whole archive, for what is wrong with a member of it."""
@@ -65,10 +66,12 @@ class Unpacking:
             raise self.refuse(f"it has more than {self.limits.members} members (ingest.max_members)")
         if problem := name_problem(name):
             raise self.refuse(problem, name)
-        plain = unicodedata.normalize("NFC", name.removeprefix("./").rstrip("/"))
-        if plain in self._names:
+        plain = member_name(name)
+        # Digests, not names: a small archive can hold a hundred thousand names of a kilobyte.
+        key = hashlib.blake2b(plain.encode(), digest_size=16).digest()
+        if key in self._names:
             raise self.refuse("is there twice", name)
-        self._names.add(plain)
+        self._names.add(key)
         lower = plain.lower()
         if lower.endswith(PICKLES):
             raise self.refuse("may be a pickle, which runs code when it is opened", name)
@@ -80,9 +83,9 @@ class Unpacking:
         """Whether a member that was admitted is data to read. Raises BadInput for data of a kind that is not read."""
         if any(is_passed_over(part) for part in name.split("/")):
             return False
-        if is_unread(name):
-            raise not_read(f"{self.archive.where}!{shown(name)}")
         kind = kind_of(name)
+        if kind is None and is_unread(name):
+            raise not_read(f"{self.archive.where}!{shown(name)}")
         return kind is not None and (kind[0] not in DOCUMENTS or self.archive.reading.format == "text")
 
     def pour(self, name: str, source: BinaryIO, size: int) -> None:
@@ -154,6 +157,11 @@ def unpack(archive: Found, folder: Path, limits: Limits, *, known: frozenset[str
     yield from unpacking.taken
 
 
+def member_name(name: str) -> str:
+    """The name of a member without what says nothing."""
+    return unicodedata.normalize("NFC", name.removeprefix("./").rstrip("/"))
+
+
 def name_problem(name: str) -> str | None:
     """What is wrong with the name of a member; None when it is a plain relative path."""
     parts = name.rstrip("/").split("/")
@@ -163,7 +171,7 @@ def name_problem(name: str) -> str | None:
         return "is an absolute path"
     if ".." in parts:
         return "leads out of the archive"
-    if "\\" in name or any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+    if "\\" in name or not (name.isprintable() or shown(name) == name.removeprefix("./")):
         return "has a name with backslashes or control characters, or that is not UTF-8"
     if "" in parts or "." in parts[1:] or parts == ["."]:
         return "has a name with empty parts"
@@ -173,4 +181,4 @@ def name_problem(name: str) -> str | None:
 def shown(name: str) -> str:
     """The name of a member as messages and records spell it."""
     safe = "".join(char if unicodedata.category(char) not in ("Cc", "Cs") else "?" for char in name)
-    return safe.removeprefix("./")[:200]
+    return safe.removeprefix("./")

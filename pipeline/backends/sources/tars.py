@@ -1,4 +1,4 @@
-"""Tar archives, read in one pass from their beginning: what is poured stays in staging until the last header was seen.
+"""Tar archives, read twice from their beginning: every header is checked before a byte is unpacked to disk.
 
 Python's reader trusts the sizes of the headers that describe others; those are capped here. Which members are allowed is
 archives.py's to say.
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Iterator
 from typing import Any
 
-from pipeline.backends.sources.archives import GRACE, RATIO, Unpacking
+from pipeline.backends.sources.archives import GRACE, RATIO, Unpacking, member_name
 from pipeline.curation.files import Opened
 
 _HEADER_CAP = 1 << 16
@@ -21,38 +22,53 @@ _PIECE = 1 << 20
 
 def unpack_tar(unpacking: Unpacking, opened: Opened) -> None:
     """Pour the data members of a tar archive into staging. Raises BadInput; see archives.py."""
-    meter = _Meter(unpacking, opened)
+    wanted: set[int] = set()
     try:
-        with tarfile.open(fileobj=meter, mode="r|", tarinfo=_Member, errorlevel=2) as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]
-                _take(unpacking, archive, member)
-        # A second archive behind the end of the first would be unpacked by some readers, and is looked at by none of ours.
-        while piece := meter.read(_PIECE):
-            if piece.strip(b"\0"):
-                raise unpacking.refuse("something follows its end")
+        for archive, member in _members(unpacking, opened):
+            name = _checked(unpacking, member)
+            if not member.isreg():
+                continue
+            if unpacking.wants(name):
+                wanted.add(member.offset)
+            else:
+                unpacking.look_at(name, _content(archive, member).read(300))
+        for archive, member in _members(unpacking, opened):
+            if member.offset in wanted:
+                unpacking.pour(member_name(member.name), _content(archive, member), member.size)
     except _DAMAGE as error:
         raise unpacking.refuse(f"it is damaged: {(str(error).splitlines() or [type(error).__name__])[0][:200]}") from None
 
 
-def _take(unpacking: Unpacking, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    if member.name in (".", "./") and member.isdir():
-        return
+def _members(unpacking: Unpacking, opened: Opened) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """The members of an archive, each to be read before the next is asked for."""
+    opened.stream.seek(0)
+    meter: Any = _Meter(unpacking, opened)
+    with tarfile.open(fileobj=meter, mode="r|", tarinfo=_Member, errorlevel=2) as archive:
+        while (member := archive.next()) is not None:
+            archive.members = []  # type: ignore[attr-defined]
+            if not (member.isdir() and member.name == "."):
+                yield archive, member
+    # A second archive behind the end of the first would be unpacked by some readers, and is looked at by none of ours.
+    while piece := meter.read(_PIECE):
+        if piece.strip(b"\0"):
+            raise unpacking.refuse("something follows its end")
+
+
+def _checked(unpacking: Unpacking, member: tarfile.TarInfo) -> str:
+    """The name of a member. Raises BadInput for what may not be in an archive."""
     name = unpacking.admit(member.name)
     if member.issym() or member.islnk():
         raise unpacking.refuse("is a link, no regular file", name)
-    if member.isdir():
-        return
-    if not member.isreg() or member.issparse():
+    if not (member.isdir() or member.isreg()) or member.issparse():
         raise unpacking.refuse("is a device, a sparse file or the like, no regular file", name)
     if member.size > unpacking.limits.bytes:
         limit = unpacking.limits.bytes
         raise unpacking.refuse(f"says it has {member.size} bytes, and ingest.max_staged_bytes is {limit}", name)
-    source: Any = archive.extractfile(member)
-    if unpacking.wants(name):
-        unpacking.pour(name, source, member.size)
-    else:
-        unpacking.look_at(name, source.read(300))
+    return name
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    return archive.extractfile(member)
 
 
 class _Member(tarfile.TarInfo):
