@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pipeline.curation.languages import UNKNOWN
 from pipeline.curation.lengths import Lengths
 from pipeline.curation.reasons import MEANINGS, Code
-from pipeline.curation.statistics import Counted, Statistics, distinct
+from pipeline.curation.sketches import distinct
+from pipeline.curation.statistics import Counted, Statistics
 from pipeline.domain.data import Snapshot, SourceFile, Task
 
 SPLIT = "snapshot"

@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.shards import read_tables
-from pipeline.domain.data import Shard, Snapshot
+from pipeline.domain.data import ExampleKind, Shard, Snapshot, SourceFile
 
 COLUMNS = ("id", "group", "input", "output", "source", "kind")
 
@@ -40,6 +41,21 @@ def draw(folder: Path, shards: Sequence[Shard], most: int, keep: Callable[[Any],
             drawn = dict(sorted(drawn.items())[:most])
             bar = max(drawn)
     return [row for _, row in sorted(drawn.items())]
+
+
+def columns_of(rows: Sequence[dict[str, Any]], sources: Sequence[SourceFile]) -> dict[str, Sequence[str]]:
+    """What drawn rows say, by column: `text` (what was asked, or the document), `answer`, `kind`, `origin`, and `label` where all
+    have one. sources: of the snapshot, which know where a file came by."""
+    origins = {source.name: source.origin or source.name for source in sources}
+    columns: dict[str, Sequence[str]] = {
+        "text": [input_text(row["input"], row["kind"]) or output_text(row["output"], row["kind"]) for row in rows],
+        "answer": [output_text(row["output"], row["kind"]) for row in rows],
+        "kind": [row["kind"] for row in rows],
+        "origin": [origins.get(row["source"], row["source"]) for row in rows],
+    }
+    if rows and all(row["kind"] == ExampleKind.LABEL for row in rows):
+        columns["label"] = columns["answer"]
+    return columns
 
 
 def fresh_shards(snapshot: Snapshot) -> tuple[Shard, ...]:

@@ -6,23 +6,19 @@ name says otherwise. How sure measured numbers are is evaluation/statistics.py's
 
 from __future__ import annotations
 
-import base64
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import orjson
-import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
-from xxhash import xxh3_64_intdigest
 
 from pipeline.curation import lengths
 from pipeline.curation.languages import language, scripts
 from pipeline.curation.lengths import Lengths
 from pipeline.curation.plain_text import input_text, output_text
+from pipeline.curation.sketches import Sketch, union
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.record import Value, canonical_json
 
@@ -33,7 +29,6 @@ MOST_BYTES = 64 << 10
 SAMPLE_ROWS = 1000
 """Languages and scripts are asked of so many rows a shard, those with the least ids: ids are hashes, so it is a fair draw."""
 
-_REGISTERS = 11
 _METAS = 20_000
 _NAME_CHARS = 80
 _SHY = 5
@@ -55,9 +50,9 @@ class Statistics(Value):
     """Of one shard, or of several together.
 
     labels: rows of kind label by their label. blank: rows by column that is empty or white space. prompts, outputs: sketches of
-    how many distinct ones there are (`distinct`). sampled: rows whose languages and letters were looked at; in several shards
-    together `languages` estimates rows, weighted by what each shard's sample stands for. meta: values by metadata field, of
-    `meta_rows` rows.
+    the distinct ones (sketches.distinct counts them). sampled: rows whose languages and letters were looked at; in several
+    shards together `languages` estimates rows, weighted by what each shard's sample stands for. meta: values by metadata field,
+    of `meta_rows` rows.
     """
 
     rows: int = 0
@@ -95,8 +90,8 @@ def add_up(parts: Sequence[Statistics], most: int = 500) -> Statistics:
         input=lengths.add_up(p.input for p in parts),
         output=lengths.add_up(p.output for p in parts),
         blank=_sum([p.blank for p in parts]),
-        prompts=_union(p.prompts for p in parts),
-        outputs=_union(p.outputs for p in parts),
+        prompts=union(p.prompts for p in parts),
+        outputs=union(p.outputs for p in parts),
         sampled=sum(p.sampled for p in parts),
         languages=_sum([_scaled(p.languages, p.rows, p.sampled) for p in parts]),
         letters=_sum([p.letters for p in parts]),
@@ -108,25 +103,13 @@ def add_up(parts: Sequence[Statistics], most: int = 500) -> Statistics:
     )
 
 
-def distinct(sketch: str) -> int:
-    """How many distinct values went into a sketch, to about 2 % (HyperLogLog, Flajolet et al. 2007; small counts by linear
-    counting, Whang et al. 1990)."""
-    if not sketch:
-        return 0
-    registers = np.frombuffer(base64.b64decode(sketch), dtype=np.uint8)
-    size = len(registers)
-    estimate = 0.7213 / (1 + 1.079 / size) * size**2 / float(np.sum(2.0 ** -registers.astype(np.float64)))
-    empty = int(np.sum(registers == 0))
-    return round(size * math.log(size / empty)) if empty and estimate <= 2.5 * size else round(estimate)
-
-
 class _Counter:
     def __init__(self) -> None:
         self.rows = 0
         self.kinds, self.sources, self.labels, self.metas = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
         self.blank = Counter[str]()
         self.lengths: dict[str, list[Lengths]] = {"input": [], "output": []}
-        self.prompts, self.outputs = (np.zeros(1 << _REGISTERS, np.uint8) for _ in range(2))
+        self.prompts, self.outputs = Sketch(), Sketch()
         self.sample: list[tuple[str, str, str, str, str]] = []
 
     def add(self, batch: Any) -> None:
@@ -141,8 +124,8 @@ class _Counter:
             self.blank[name] += pc.sum(blank).as_py() or 0
             chars = _spoken_chars(column) if name == "input" else pc.utf8_length(column)
             self.lengths[name].append(lengths.measure(chars.to_numpy(zero_copy_only=False)))
-        _sketch(self.prompts, _hex_to_hashes(batch.column("group").to_pylist()))
-        _sketch(self.outputs, _hashes(output.unique()))
+        self.prompts.add_digests(batch.column("group"))
+        self.outputs.add_texts(output.unique())
         if len(self.metas) <= _METAS:
             self.metas.update(_counts(batch.column("meta")))
         self._draw(batch)
@@ -162,8 +145,8 @@ class _Counter:
                 input=lengths.add_up(self.lengths["input"]),
                 output=lengths.add_up(self.lengths["output"]),
                 blank=dict(self.blank),
-                prompts=base64.b64encode(self.prompts.tobytes()).decode(),
-                outputs=base64.b64encode(self.outputs.tobytes()).decode(),
+                prompts=self.prompts.text,
+                outputs=self.outputs.text,
                 sampled=len(texts),
                 languages=languages,
                 letters=letters,
@@ -207,27 +190,6 @@ def _spoken_chars(column: Any) -> Any:
     # {"content":"","role":""} and a comma for each message, and of the list's brackets one takes the place of the last comma.
     around = pc.add(pc.add(pc.multiply(messages, 25), 1), pc.add(roles, escapes))
     return pc.if_else(conversation, pc.max_element_wise(pc.subtract(chars, around), 0), chars)
-
-
-def _sketch(registers: Any, hashes: Any) -> None:
-    """Add 64-bit hashes to HyperLogLog registers: the first bits choose one, the last 53 begin with a run of zeros to keep."""
-    if len(hashes):
-        _, bit_length = np.frexp((hashes & np.uint64((1 << 53) - 1)).astype(np.float64))
-        np.maximum.at(registers, (hashes >> np.uint64(64 - _REGISTERS)).astype(np.intp), (54 - bit_length).astype(np.uint8))
-
-
-def _hex_to_hashes(texts: Sequence[str]) -> Any:
-    """The first 64 bits of texts of 32 hex digits."""
-    return np.frombuffer(bytes.fromhex("".join(texts)), dtype=">u8")[::2].astype(np.uint64)
-
-
-def _hashes(texts: Any) -> Any:
-    return np.fromiter(map(xxh3_64_intdigest, texts.cast(pa.binary()).to_pylist()), dtype=np.uint64, count=len(texts))
-
-
-def _union(sketches: Iterable[str]) -> str:
-    found = [np.frombuffer(base64.b64decode(sketch), dtype=np.uint8) for sketch in sketches if sketch]
-    return base64.b64encode(np.maximum.reduce(found).tobytes()).decode() if found else ""
 
 
 def _counts(column: Any) -> dict[str, int]:

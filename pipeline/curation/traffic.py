@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader, FileIO
 from pathlib import Path
@@ -43,6 +43,16 @@ class Traffic:
     rows: int
     refused: int
     sha256: str
+
+    @property
+    def columns(self) -> dict[str, Sequence[str]]:
+        """The requests as `text`, and `answer` and `label` where all of them have one."""
+        columns: dict[str, Sequence[str]] = {"text": [request.text for request in self.drawn]}
+        for name in ("answer", "label"):
+            values = [getattr(request, name) for request in self.drawn]
+            if None not in values:
+                columns[name] = values
+        return columns
 
 
 def read_traffic(path: Path, most: int) -> Traffic:

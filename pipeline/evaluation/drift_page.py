@@ -70,7 +70,7 @@ def _table(report: DriftReport) -> Table:
         rows,
         note=(
             f"Drift is an adjusted p of at most {report.false_alarms:g} and an effect of at least {report.min_effect:g}. "
-            f"If nothing had changed, {report.false_alarms:.1%} of such tables would show any. "
+            f"If nothing had changed, at most {report.false_alarms:.1%} of such tables would show any. "
             f"{report.permutations} shuffles of the sides."
         ),
         tones={i: "warn" if report.passed else "bad" for i, s in enumerate(report.shifts) if s.drifted},

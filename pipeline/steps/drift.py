@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.curation.drawing import draw, fresh_shards, last_shards
+from pipeline.curation.drawing import columns_of, draw, fresh_shards, last_shards
 from pipeline.curation.languages import language
-from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.traffic import read_traffic
 from pipeline.curation.words import telling_words, word_vectors
-from pipeline.domain.data import ExampleKind, Shard, Snapshot
+from pipeline.domain.data import Shard, Snapshot
 from pipeline.domain.drift import DriftReport, Named, Shift
 from pipeline.errors import Misuse
 from pipeline.evaluation.drift import (
@@ -123,13 +122,8 @@ def drift_from_traffic(
     Raises BadInput when the file is none of requests.
     """
     found = read_traffic(traffic, params.max_rows)
-    columns: dict[str, Sequence[str]] = {"text": [request.text for request in found.drawn]}
-    for name in ("answer", "label"):
-        values = [value for request in found.drawn if (value := getattr(request, name)) is not None]
-        if len(values) == len(found.drawn):
-            columns[name] = values
     reference_side = _side("snapshot", folder, snapshot, snapshot.shards, params)
-    fresh_side = Side("traffic", found.rows, columns)
+    fresh_side = Side("traffic", found.rows, found.columns)
     asked = params.model_copy(update={"aspects": tuple(a for a in params.aspects if a in _OF_TRAFFIC) or ("text",)})
     report = judge(snapshot.digest, found.sha256, reference_side, fresh_side, asked, embedder, refused=found.refused)
     _write(report, (reference_side, fresh_side), out)
@@ -137,17 +131,8 @@ def drift_from_traffic(
 
 
 def _side(what: str, folder: Path, snapshot: Snapshot, shards: Sequence[Shard], params: DriftParams) -> Side:
-    origins = {source.name: source.origin or source.name for source in snapshot.sources}
     rows = draw(folder, shards, params.max_rows)
-    columns: dict[str, Sequence[str]] = {
-        "text": [input_text(r["input"], r["kind"]) or output_text(r["output"], r["kind"]) for r in rows],
-        "answer": [output_text(r["output"], r["kind"]) for r in rows],
-        "kind": [r["kind"] for r in rows],
-        "origin": [origins.get(r["source"], r["source"]) for r in rows],
-    }
-    if rows and all(row["kind"] == ExampleKind.LABEL for row in rows):
-        columns["label"] = columns["answer"]
-    return Side(what, sum(shard.rows for shard in shards), columns)
+    return Side(what, sum(shard.rows for shard in shards), columns_of(rows, snapshot.sources))
 
 
 def judge(

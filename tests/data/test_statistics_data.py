@@ -18,7 +18,8 @@ from pipeline.curation.describing import read_description, write_description
 from pipeline.curation.languages import language, scripts
 from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.shards import SCHEMA
-from pipeline.curation.statistics import MOST_BYTES, SAMPLE_ROWS, Counted, Statistics, add_up, count, distinct
+from pipeline.curation.sketches import distinct
+from pipeline.curation.statistics import MOST_BYTES, SAMPLE_ROWS, Counted, Statistics, add_up, count
 from pipeline.domain.data import EXAMPLE_COLUMNS, Example, ExampleKind, Task, messages_to_input
 from pipeline.domain.record import canonical_json
 from pipeline.errors import Tampered
