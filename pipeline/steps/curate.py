@@ -20,7 +20,7 @@ from pipeline.curation.rules.balance import balance
 from pipeline.curation.rules.columns import LOOKED_AT, Columns, Gathering
 from pipeline.curation.rules.contradictions import contradictions
 from pipeline.curation.rules.findings import Findings
-from pipeline.curation.rules.label_errors import FEWEST, judge_labels, label_errors
+from pipeline.curation.rules.label_errors import FEWEST, judge_labels, label_errors, suspected
 from pipeline.curation.rules.left_out import LeftOut, left_out, read_left_out
 from pipeline.curation.rules.named_rows import pick_rows, write_dropped
 from pipeline.curation.rules.near_repeats import near_repeats
@@ -218,8 +218,11 @@ def _ask_labels(rulings: Rulings, table: _Table, params: CurateParams, progress:
     if params.label_errors != "off" and columns.label_names:
         doubts = judge_labels(columns, rulings.kept, lambda: table.batches("input"), progress=progress)
         found = label_errors(doubts, columns.label_names) if doubts else Findings.none()
-        few = None if doubts else f"insufficient: fewer than 2 labels have {FEWEST} distinct texts, so none was judged"
-        rulings.add("label_errors", params.label_errors, found, observed=few)
+        if doubts:
+            observed = f"{len(found)} of {len(doubts.rows)} labels doubted, {int(suspected(doubts).sum())} of them suspected"
+        else:
+            observed = f"insufficient: fewer than 2 labels have {FEWEST} distinct texts, so none was judged"
+        rulings.add("label_errors", params.label_errors, found, observed=observed)
     spread = balance(columns, rulings.kept)
     for one in spread:
         if one.by == "label":

@@ -65,7 +65,7 @@ def test_json_with_other_keys_strays_where_most_agree(tmp_path: Path) -> None:
     "foreign", ["Мы отправили его вчера.", "昨日発送しました。", "어제 보냈습니다.", "Το στείλαμε χθες.", "لقد أرسلناه أمس"]
 )
 def test_another_script_strays(tmp_path: Path, foreign: str) -> None:
-    bench = CurateBench(tmp_path, answers(*(plain(i) for i in range(30)), foreign, "Où est-il ? Déjà parti."))
+    bench = CurateBench(tmp_path, answers(*(plain(i) for i in range(30)), foreign, "Où est-il ? Déjà parti.", "42", "+++"))
     bench.curate()
     assert listed(bench, "consistency") == [30]
 

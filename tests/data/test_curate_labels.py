@@ -66,7 +66,8 @@ def test_planted_flips_rank_highest_and_what_they_were_is_suggested(tmp_path: Pa
     margins = [float(line["margin"]) for line in lines]
     assert margins == sorted(margins)
     assert margins[-1] < 0
-    assert count(made, "label_errors").found == len(lines) < 60
+    assert count(made, "label_errors").found == len(lines) < 120
+    assert {int(line["line"]) - 1 for line in lines if line["suspected"] == "yes"} <= set(first)
     assert made.passed
     assert bench.dropped == []
 
@@ -77,11 +78,13 @@ def test_a_reviewed_list_of_suspects_leaves_them_out(tmp_path: Path) -> None:
     bench = CurateBench(tmp_path, rows, task=Task.CLASSIFY)
     bench.curate(label_errors="list")
     reviewed = tmp_path / "reviewed.csv"
-    (bench.out / "review_label_errors.csv").rename(reviewed)
-    bench.curate(leave_out="reviewed.csv", reviewed=reviewed, label_errors="list")
+    lines = (bench.out / "review_label_errors.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    reviewed.write_text("".join(lines[:21]), encoding="utf-8")
+    before = len(lines) - 1
+    made = bench.curate(leave_out="reviewed.csv", reviewed=reviewed, label_errors="list")
     dropped = {at for at, _, _ in bench.dropped}
     assert len(dropped & set(planted)) >= 18
-    assert not {line["id"] for line in read_list(bench)} & {bench.examples[at].id for at in dropped}
+    assert count(made, "label_errors").found <= before - 18
 
 
 def test_the_same_rows_give_the_same_list(tmp_path: Path) -> None:
@@ -149,11 +152,11 @@ def test_suspected_are_those_off_the_diagonal_of_the_confident_joint() -> None:
     doubts = doubts_of([0, 0, 0, 1, 1, 1], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.1, 0.9], [0.05, 0.95], [0.75, 0.25]])
     assert suspected(doubts).tolist() == [False, False, True, False, False, True]
     found = label_errors(doubts, ("{a}", "b"))
-    assert found.reason(0) == "looks like b (margin -0.600)"
-    assert found.reason(1) == "looks like {a} (margin -0.500)"
+    assert [found.reason(0), found.reason(1)] == ["looks like b (margin -0.600)", "looks like {a} (margin -0.500)"]
     # Likelier, but less likely than label 1 is on average where it is given: not confident, so not suspected.
     unsure = doubts_of([0, 0, 1, 1], [[0.9, 0.1], [0.45, 0.55], [0.1, 0.9], [0.2, 0.8]])
     assert suspected(unsure).tolist() == [False] * 4
+    assert label_errors(unsure, ("a", "b")).reason(0) == "may be b (margin -0.100)"
 
 
 def test_the_confident_joint_is_that_of_cleanlab() -> None:

@@ -78,11 +78,11 @@ def strays(shapes: AnswerShapes, kept: Mask) -> Findings:
     chosen = np.flatnonzero(kept[shapes.rows])
     codes, shares = np.full(len(chosen), -1), np.zeros(len(_WORDINGS))
     json = shapes.json[chosen]
-    everything = np.ones(len(chosen), np.bool_)
+    scripts = shapes.scripts[chosen]
     asked = [
-        (1, json, everything, 0.5),
+        (1, json, np.ones(len(chosen), np.bool_), 0.5),
         (2, shapes.keys[chosen], json, _MAIN_SHARE),
-        (3, shapes.scripts[chosen], everything, _MAIN_SHARE),
+        (3, scripts, scripts < len(_SCRIPTS), _MAIN_SHARE),
     ]
     for code, numbers, among, least in asked:
         if int(among.sum()) < ENOUGH:

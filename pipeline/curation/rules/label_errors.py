@@ -1,9 +1,11 @@
 """Labels that models disagree with which never saw the row: a list for a person, the most suspicious first.
 
-Confident learning (Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels"): a label is
-suspected where another one is likelier, and at least as likely as it is on average for the rows that bear it. The list is ranked
-by the margin between the two. The probabilities come from logistic regressions on hashed words and character n-grams, each
-asked about the rows it was not fitted on. Only the given label, the likeliest other and their probabilities are kept of a row.
+The list holds the rows for which another label is likelier, ranked by the margin between the two. By confident learning
+(Northcutt, Jiang & Chuang 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels") those are suspected whose other
+label is also at least as likely as it is on average for the rows that bear it; the rest may as well be hard as wrong.
+
+The probabilities come from logistic regressions on hashed words and character n-grams, each asked about the rows it was not
+fitted on. Only the given label, the likeliest other and their probabilities are kept of a row.
 """
 
 from __future__ import annotations
@@ -49,10 +51,13 @@ class Doubts:
 
 
 def label_errors(doubts: Doubts, label_names: tuple[str, ...]) -> Findings:
-    """The suspected rows; `values` are their margins, and the wording names the label they look like."""
-    wordings = [f"looks like {name.replace('{', '{{').replace('}', '}}')} (margin {{:.3f}})" for name in label_names]
-    found = suspected(doubts)
-    return findings(doubts.rows[found], wordings, codes=doubts.other[found], values=doubts.margins[found])
+    """The rows whose label the models doubt; `values` are margins, and `codes` the numbers of the labels they look like, with the
+    number of labels added where a row is not suspected."""
+    names = [name.replace("{", "{{").replace("}", "}}") for name in label_names]
+    wordings = [f"{verb} {name} (margin {{:.3f}})" for verb in ("looks like", "may be") for name in names]
+    doubted = doubts.margins < 0
+    codes = doubts.other + np.where(suspected(doubts), 0, len(names))
+    return findings(doubts.rows[doubted], wordings, codes=codes[doubted], values=doubts.margins[doubted])
 
 
 def suspected(doubts: Doubts) -> Mask:

@@ -34,7 +34,7 @@ _BY_VALUE = {"label_errors": 1, "odd_answers": -1}
 _CELL = 2000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _FIRST = ("rank", *COLUMNS, "reason")
-_LABEL = ("suggested", "margin")
+_LABEL = ("suggested", "margin", "suspected")
 _OTHER = ("other_id", "other_source", "other_line", "other_output")
 
 
@@ -43,7 +43,7 @@ def write_reviews(
 ) -> tuple[FileDigest, ...]:
     """Write review_RULE.csv below `out` for each rule that has a list and found rows.
 
-    label_names: names of the numbers that suspected label errors have for codes. fetch: gives COLUMNS of some rows.
+    label_names: names of the numbers that doubted labels have for codes (see label_errors.py). fetch: gives COLUMNS of some rows.
     """
     ranked = [(ruling, _ranked(ruling)) for ruling in rulings if ruling.rule in LISTED and len(ruling.found)]
     if not ranked:
@@ -76,7 +76,8 @@ def _write(out: Path, ruling: Ruling, places: Rows, label_names: Sequence[str], 
 def _label_lines(ruling: Ruling, places: Rows, label_names: Sequence[str]) -> Iterator[Sequence[Any]]:
     found = ruling.found
     for place in places.tolist():
-        yield found.reason(place), label_names[int(found.codes[place])], round(float(found.values[place]), 4)
+        unsure, label = divmod(int(found.codes[place]), len(label_names))
+        yield found.reason(place), label_names[label], round(float(found.values[place]), 4), "no" if unsure else "yes"
 
 
 def _other_lines(ruling: Ruling, places: Rows, named: NamedRows) -> Iterator[Sequence[Any]]:
