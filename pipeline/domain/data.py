@@ -55,6 +55,12 @@ KINDS_OF_TASK: dict[Task, frozenset[ExampleKind]] = {
 }
 """What a snapshot of a task may hold."""
 
+LEARNED_KINDS: dict[Task, frozenset[ExampleKind]] = {
+    Task.GENERATE: frozenset({ExampleKind.ANSWER, ExampleKind.CALL}),
+    Task.CLASSIFY: frozenset({ExampleKind.LABEL}),
+}
+"""What training learns from and evaluation asks; rows of other kinds are counted and left out."""
+
 
 class Split(StrEnum):
     TRAIN = "train"

@@ -7,8 +7,8 @@ subject (`candidate`, `champion`, `base`), and one column a subject and per-row 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class SplitRows:
     expected: list[str]
     meta: list[str]
     sources: list[str]
+    kinds: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,16 +55,17 @@ class Predictions:
     scores: dict[tuple[str, str], list[float]]
 
 
-def read_split(folder: Path, side: SplitSide) -> SplitRows:
-    """The rows of one side of the split, whose files lie in `folder`, in the order of the snapshot.
+def read_split(folder: Path, side: SplitSide, kinds: Collection[str] | None = None) -> SplitRows:
+    """The rows of one side of the split, whose files lie in `folder`, in the order of the snapshot; of `kinds` alone if given.
 
     Raises Tampered when a file's bytes are not those recorded, Broken when one is unreadable.
     """
     columns: dict[str, list[Any]] = {name: [] for name in EXAMPLE_COLUMNS}
     for part in side.parts:
         read = _read(folder / part.path, part, f"the split file {part.path}", EXAMPLE_COLUMNS)
+        wanted = [at for at, kind in enumerate(read["kind"]) if kinds is None or kind in kinds]
         for name in EXAMPLE_COLUMNS:
-            columns[name] += read[name]
+            columns[name] += read[name] if len(wanted) == len(read["kind"]) else [read[name][at] for at in wanted]
     return SplitRows(
         ids=columns["id"],
         groups=columns["group"],
@@ -71,6 +73,7 @@ def read_split(folder: Path, side: SplitSide) -> SplitRows:
         expected=columns["output"],
         meta=columns["meta"],
         sources=columns["source"],
+        kinds=columns["kind"],
     )
 
 

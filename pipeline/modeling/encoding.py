@@ -24,6 +24,7 @@ import torch
 from datasets.table import InMemoryTable
 from torch.utils.data import Dataset, Sampler
 
+from pipeline.domain.data import LEARNED_KINDS, Task
 from pipeline.errors import BadInput, Misuse
 from pipeline.modeling.template import ChatTemplate
 
@@ -43,10 +44,13 @@ class Row:
 
 @dataclass(slots=True)
 class Encoded(Dataset):  # type: ignore[misc]
-    """The rows of one split and what became of the others: read = kept + dropped_long + dropped_boundary; cut are among kept."""
+    """The rows of one split and what became of the others: read = kept + other_kinds + dropped_long + dropped_boundary; cut are
+    among kept. other_kinds: rows that the task does not learn from; kinds: how many rows of each kind were read."""
 
     table: datasets.Dataset
+    kinds: dict[str, int]
     read: int = 0
+    other_kinds: int = 0
     cut: int = 0
     dropped_long: int = 0
     dropped_boundary: int = 0
@@ -67,6 +71,7 @@ class Encoded(Dataset):  # type: ignore[misc]
         return {
             "read": self.read,
             "kept": len(self),
+            "other_kinds": self.other_kinds,
             "cut": self.cut,
             "dropped_long": self.dropped_long,
             "dropped_boundary": self.dropped_boundary,
@@ -78,11 +83,11 @@ def encode_answers(paths: Sequence[Path], template: ChatTemplate, *, max_length:
 
     A prompt too long for `max_length` ids loses its start, an answer that alone is too long takes its row with it.
     """
-    columns = read_columns(paths, ("input", "output"))
-    became: Counter[str] = Counter(read=len(columns["input"]))
+    columns, kinds = _read_learned(paths, Task.GENERATE)
+    became: Counter[str] = Counter(read=kinds.total(), other_kinds=kinds.total() - len(columns["input"]))
 
     def rows() -> Iterator[Row]:
-        for pair in template.pairs(columns["input"], columns["output"]):
+        for pair in template.pairs(columns["input"], columns["output"], columns["kind"]):
             if pair is None:
                 became["dropped_boundary"] += 1
                 continue
@@ -94,10 +99,11 @@ def encode_answers(paths: Sequence[Path], template: ChatTemplate, *, max_length:
             prompt = pair.prompt[-room:]
             yield Row(prompt + pair.answer, [IGNORED] * len(prompt) + pair.answer)
 
-    encoded = Encoded(_in_arrow(rows()), **became)
-    if encoded.read and encoded.dropped_boundary > BOUNDARY_LIMIT * encoded.read:
+    encoded = Encoded(_in_arrow(rows()), kinds, **became)
+    asked = len(columns["input"])
+    if asked and encoded.dropped_boundary > BOUNDARY_LIMIT * asked:
         raise Misuse(
-            f"in {encoded.dropped_boundary} of {encoded.read} rows the prompt's tokens are no prefix of prompt and answer",
+            f"in {encoded.dropped_boundary} of {asked} rows the prompt's tokens are no prefix of prompt and answer",
             where="chat template",
             fix="end the generation prompt with a special token, so that an answer cannot melt into it",
         )
@@ -106,14 +112,15 @@ def encode_answers(paths: Sequence[Path], template: ChatTemplate, *, max_length:
 
 def encode_labels(paths: Sequence[Path], tokenizer: Any, labels: Sequence[str], *, max_length: int) -> Encoded:
     """Rows of the task classify; a text too long for `max_length` ids loses its end. Raises BadInput for an unknown label."""
-    columns = read_columns(paths, ("input", "output"))
+    columns, kinds = _read_learned(paths, Task.CLASSIFY)
     ids = {label: i for i, label in enumerate(labels)}
     unknown = sorted(set(columns["output"]) - ids.keys())
     if unknown:
         raise BadInput(f"the label {unknown[0]!r} is none of the {len(labels)} labels of the splits record", where=_place(paths))
     texts, cut = encode_texts(tokenizer, columns["input"], max_length=max_length)
     rows = (Row(text, [ids[label]]) for text, label in zip(texts, columns["output"], strict=True))
-    return _report(Encoded(_in_arrow(rows), read=len(texts), cut=cut), paths, max_length)
+    others = kinds.total() - len(texts)
+    return _report(Encoded(_in_arrow(rows), kinds, read=kinds.total(), other_kinds=others, cut=cut), paths, max_length)
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, max_length: int) -> tuple[list[list[int]], int]:
@@ -140,6 +147,19 @@ def read_columns(paths: Sequence[Path], columns: Sequence[str]) -> dict[str, lis
         for name in columns:
             found[name] += table.column(name).to_pylist()
     return found
+
+
+def _read_learned(paths: Sequence[Path], task: Task) -> tuple[dict[str, list[str]], Counter[str]]:
+    """(input, output and kind of the rows that the task learns from, how many rows of each kind there are)."""
+    columns = read_columns(paths, ("input", "output", "kind"))
+    kinds = Counter(columns["kind"])
+    learned = {kind.value for kind in LEARNED_KINDS[task]}
+    if kinds.keys() - learned:
+        columns = {
+            name: [v for v, kind in zip(values, columns["kind"], strict=True) if kind in learned]
+            for name, values in columns.items()
+        }
+    return columns, kinds
 
 
 def collate(rows: Sequence[Row], pad_id: int, *, per_token: bool) -> dict[str, torch.Tensor]:
@@ -218,6 +238,6 @@ def _place(paths: Sequence[Path]) -> str:
 
 
 def _report(encoded: Encoded, paths: Sequence[Path], max_length: int) -> Encoded:
-    if encoded.cut or encoded.dropped_long or encoded.dropped_boundary:
+    if encoded.cut or encoded.other_kinds or encoded.dropped_long or encoded.dropped_boundary:
         log.warning("%s: %s (max_length %d)", _place(paths), encoded.counts, max_length)
     return encoded

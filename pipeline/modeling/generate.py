@@ -132,6 +132,11 @@ class Subjects:
                     progress(f"answers of {name}", done, len(prompts))
             return texts
 
+    def spelled(self, inputs: Sequence[str], outputs: Sequence[str], kinds: Sequence[str]) -> list[str]:
+        """What the right answers are, as a model under the first adapter's template would say them; see ChatTemplate.spelled."""
+        with self._lock:
+            return self._template_of(BASE).spelled(inputs, outputs, kinds)
+
     def predict(self, name: str, texts: Sequence[str], *, batch_size: int = 32, progress: Progress = silent) -> list[Prediction]:
         """The label that `name` gives each text, in the order of `texts`.
 

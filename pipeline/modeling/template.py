@@ -7,18 +7,27 @@ beginning of what it was trained on. Nothing here loads a model.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
+from pipeline.domain.data import ExampleKind
 from pipeline.domain.record import digest_bytes
 from pipeline.errors import BadInput, Misuse
+from pipeline.modeling.conversation import (
+    CALLED,
+    OFFERED,
+    RESULT,
+    Conversation,
+    Message,
+    answer_message,
+    parse_conversation,
+)
 
-Messages = list[dict[str, str]]
-
+_PROBE: Message = {"role": "user", "content": "hello"}
 _PROBE_ANSWER = "ok"
 
 
@@ -46,19 +55,27 @@ class ChatTemplate:
         # By length, so that a token that holds another is taken apart first.
         names = {str(t) for t in tokenizer.convert_ids_to_tokens(sorted(self._special))} - {""}
         self._reserved = sorted(names, key=lambda name: (-len(name), name))
+        self._knows_tools = False
         self.end_id, self._writes_end = self._find_end()
 
     def prompts(self, inputs: Sequence[str]) -> list[list[int]]:
-        """Ids that ask for an answer, for each input (canonical JSON of its messages; see domain/data.py)."""
-        texts = [self._prompt(parse_messages(text)) for text in inputs]
+        """Ids that ask for an answer, for each input (canonical JSON of its conversation; see domain/data.py)."""
+        texts = [self._prompt(said) for said in self._parsed(inputs)]
         return self._ids(texts)
 
-    def pairs(self, inputs: Sequence[str], outputs: Sequence[str]) -> list[Rendered | None]:
+    def pairs(self, inputs: Sequence[str], outputs: Sequence[str], kinds: Sequence[str] | None = None) -> list[Rendered | None]:
         """Ids to train on. None for a row whose prompt is no prefix of the whole in ids (the answer's first characters melt
-        into the template's last token): it would be asked otherwise than it was taught."""
-        messages = [parse_messages(text) for text in inputs]
-        prompts = [self._prompt(m) for m in messages]
-        wholes = [self._whole(m, answer) for m, answer in zip(messages, outputs, strict=True)]
+        into the template's last token): it would be asked otherwise than it was taught.
+
+        kinds: answer or call, a row each; default: all are answers. Raises Misuse when tools are called or offered, and the
+        template does not write them.
+        """
+        answers = [answer_message(*row) for row in (zip(outputs, kinds, strict=True) if kinds else zip(outputs))]
+        if any("tool_calls" in answer for answer in answers):
+            self._check_tools()
+        said = self._parsed(inputs)
+        prompts = [self._prompt(one) for one in said]
+        wholes = [self._whole(one, answer) for one, answer in zip(said, answers, strict=True)]
         for prompt, whole in zip(prompts, wholes, strict=True):
             if not whole.startswith(prompt):
                 raise _not_a_prefix(prompt, whole)
@@ -74,9 +91,18 @@ class ChatTemplate:
         stop = next((n for n, i in enumerate(ids) if i == self.end_id or i in ends), len(ids))
         return str(self.tokenizer.decode(list(ids[:stop]), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def spelled(self, inputs: Sequence[str], outputs: Sequence[str], kinds: Sequence[str]) -> list[str]:
+        """What a model that answers each input as it should says, letter for letter: a call is spelled as the template has it."""
+        said = list(outputs)
+        calls = [at for at, kind in enumerate(kinds) if kind == ExampleKind.CALL]
+        rendered = self.pairs([inputs[at] for at in calls], [outputs[at] for at in calls], [kinds[at] for at in calls])
+        for at, pair in zip(calls, rendered, strict=True):
+            said[at] = self.answer_text(pair.answer) if pair is not None else said[at]
+        return said
+
     def _find_end(self) -> tuple[int, bool]:
-        probe = [{"role": "user", "content": "hello"}]
-        prompt, whole = self._prompt(probe), self._whole(probe, _PROBE_ANSWER)
+        probe = Conversation([_PROBE], [])
+        prompt, whole = self._prompt(probe), self._whole(probe, answer_message(_PROBE_ANSWER))
         if not whole.startswith(prompt):
             raise _not_a_prefix(prompt, whole)
         if _PROBE_ANSWER not in whole[len(prompt) :]:
@@ -104,22 +130,69 @@ class ChatTemplate:
         last = max((n for n, i in enumerate(tail) if i == self.end_id), default=len(tail) - 1)
         return tail[: last + 1]
 
-    def _prompt(self, messages: Messages) -> str:
-        return self._render(messages, add_generation_prompt=True)
+    def _parsed(self, inputs: Sequence[str]) -> list[Conversation]:
+        said = [parse_conversation(text) for text in inputs]
+        if any(one.has_tools for one in said):
+            self._check_tools()
+        return said
 
-    def _whole(self, messages: Messages, answer: str) -> str:
-        return self._render([*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False)
+    def _check_tools(self) -> None:
+        """Raise Misuse unless the template writes tools that are offered, calls with arguments as JSON, and results: many have
+        no word for them, and what is left out in silence would be missing from every example."""
+        if self._knows_tools:
+            return
+        try:
+            offered = self._render(Conversation([_PROBE], [OFFERED]), add_generation_prompt=True)
+            called = self._render(Conversation([_PROBE, CALLED], [OFFERED]), add_generation_prompt=False)
+            answered = self._render(Conversation([_PROBE, CALLED, RESULT], [OFFERED]), add_generation_prompt=True)
+        except BadInput as error:
+            missing: str | None = f"tools ({error})"
+        else:
+            name = OFFERED["function"]["name"]
+            checks = {
+                "the tools that are offered": name in offered,
+                "calls of tools": called.count(name) > offered.count(name),
+                "the arguments of calls as JSON": re.search(r'"flag"\s*:\s*true', called),
+                "the results of tools": RESULT["content"] in answered,
+            }
+            missing = next((what for what, holds in checks.items() if not holds), None)
+        if missing is not None:
+            raise Misuse(
+                f"the data has tools, and the chat template does not write {missing}",
+                where="chat template",
+                fix="take a base whose template knows tools, give one by model.chat_template, or leave rows with tools out",
+            )
+        self._knows_tools = True
 
-    def _render(self, messages: Messages, *, add_generation_prompt: bool) -> str:
-        shielded = [{"role": m["role"], "content": self._shield(m["content"])} for m in messages]
+    def _prompt(self, said: Conversation) -> str:
+        return self._render(said, add_generation_prompt=True)
+
+    def _whole(self, said: Conversation, answer: Message) -> str:
+        return self._render(Conversation([*said.messages, answer], said.tools), add_generation_prompt=False)
+
+    def _render(self, said: Conversation, *, add_generation_prompt: bool) -> str:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    shielded, chat_template=self.text, tokenize=False, add_generation_prompt=add_generation_prompt
+                    self._shielded(said.messages),
+                    tools=self._shielded(said.tools) or None,
+                    chat_template=self.text,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
                 )
             )
         except (TemplateError, TypeError) as error:
             raise BadInput(f"the chat template refuses these messages: {error}", where="chat template") from error
+
+    def _shielded(self, value: Any) -> Any:
+        """The same with every text within shielded; roles are ours, and no token is called as one."""
+        if isinstance(value, str):
+            return self._shield(value)
+        if isinstance(value, list):
+            return [self._shielded(inner) for inner in value]
+        if isinstance(value, dict):
+            return {self._shield(key): self._shielded(inner) for key, inner in value.items()}
+        return value
 
     def _shield(self, content: str) -> str:
         """Text that spells a special token stays text: a zero-width space keeps a ticket from forging a turn."""
@@ -133,21 +206,6 @@ class ChatTemplate:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False, return_attention_mask=False)
         return list(encoded["input_ids"])
-
-
-def parse_messages(text: str) -> Messages:
-    """Messages from an example's input. Raises BadInput when it is not a JSON list of objects with role and content."""
-    messages: Messages
-    try:
-        messages = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"an input is not the JSON of its messages: {error}", where=text[:80]) from error
-    whole = isinstance(messages, list) and messages
-    if not whole or not all(
-        isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content")) for m in messages
-    ):
-        raise BadInput("an input must be a list of messages with the texts role and content", where=text[:80])
-    return messages
 
 
 def _not_a_prefix(prompt: str, whole: str) -> Misuse:

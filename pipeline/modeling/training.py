@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import set_seed
 
-from pipeline.domain.data import Task
+from pipeline.domain.data import LEARNED_KINDS, Task
 from pipeline.domain.model import BaseModelRef
 from pipeline.errors import BadInput, Misuse
 from pipeline.modeling.adapter import new_adapter, write_adapter
@@ -82,7 +82,7 @@ def tune(
     else:
         splits = [encode_labels(paths, tokenizer, labels, max_length=params.max_length) for paths in (train, evaluation)]
         model.config.pad_token_id = tokenizer.pad_token_id  # decoders find a row's last token by it
-    _check_rows(splits[0], train)
+    _check_rows(splits[0], train, task)
 
     model = new_adapter(model, params, task)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -129,10 +129,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_rows(encoded: Encoded, paths: Sequence[Path]) -> None:
+def _check_rows(encoded: Encoded, paths: Sequence[Path], task: Task) -> None:
+    where = str(paths[0].parent) if paths else "train"
+    if encoded.read and encoded.other_kinds == encoded.read:
+        held = ", ".join(f"{kind} ({rows})" for kind, rows in sorted(encoded.kinds.items()))
+        raise Misuse(
+            f"the task {task} learns from rows of {' and '.join(sorted(LEARNED_KINDS[task]))}, and the train split holds {held}",
+            where=where,
+            fix="ingest rows of a format that shows answers (docs/formats.md)",
+        )
     if not len(encoded):
         raise BadInput(
             f"no row is left to train on: {encoded.counts}",
-            where=str(paths[0].parent) if paths else "train",
+            where=where,
             fix="raise train.max_length, or look at the rows" if encoded.read else "the train split is empty",
         )

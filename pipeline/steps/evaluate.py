@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.domain.data import Splits, Task
+from pipeline.domain.data import LEARNED_KINDS, ExampleKind, Splits, Task
 from pipeline.domain.model import Champion, EvaluationReport, Subject, TrainingRun
 from pipeline.domain.record import describe_files, digest_value, first_difference
 from pipeline.errors import Broken, Misuse, Tampered
@@ -52,11 +53,14 @@ def evaluate(
     Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one.
     """
     check_inputs(training, champion, splits, model, adapter=adapter, champion_adapter=champion_adapter)
-    rows = read_split(data, splits.test)
+    rows = read_split(data, splits.test, LEARNED_KINDS[model.task])
     answer: Answer = _nobody
     if len(rows):
         held = champion_adapter if champion.adapter_digest is not None else None
         subjects = _load(training, model, base=base, adapter=adapter, champion_adapter=held)
+        if ExampleKind.CALL in rows.kinds:
+            # Compared is what is said, and a model says a call as the candidate's template spells it.
+            rows = replace(rows, expected=subjects.spelled(rows.inputs, rows.expected, rows.kinds))
         ask = _labels if model.task is Task.CLASSIFY else _answers
         answer = ask(subjects, splits, params, data, progress)
     return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out)
@@ -174,7 +178,7 @@ def _answers(subjects: Subjects, splits: Splits, params: EvaluateParams, data: P
 
 
 def _labels(subjects: Subjects, splits: Splits, params: EvaluateParams, data: Path, progress: Progress) -> Answer:
-    texts, labels = _labelled(read_split(data, splits.train))
+    texts, labels = _labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
     subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
 
     def answer(name: str, inputs: list[str]) -> list[str]:

@@ -105,7 +105,7 @@ def test_a_prompt_that_melts_into_the_answer_is_dropped_and_counted(tokenizer, t
     assert loose.pairs([bad[0]], [bad[1]]) == [None]
     data, _ = write_splits(tmp_path, [good] * 30 + [bad], [good], task="generate")
     encoded = encode_answers([data / "train.parquet"], loose, max_length=64)
-    assert encoded.counts == {"read": 31, "kept": 30, "cut": 0, "dropped_long": 0, "dropped_boundary": 1}
+    assert encoded.counts == {"read": 31, "kept": 30, "other_kinds": 0, "cut": 0, "dropped_long": 0, "dropped_boundary": 1}
     data, _ = write_splits(tmp_path, [good] * 5 + [bad] * 5, [good], task="generate")
     with pytest.raises(Misuse, match="no prefix"):
         encode_answers([data / "train.parquet"], loose, max_length=64)
@@ -117,7 +117,7 @@ def test_long_prompts_lose_their_start_and_long_answers_their_row(chat, tmp_path
     rows = [(ask("a"), "b"), (ask("word " * 50 + "last"), "b"), (ask("a"), "q" * 80)]
     data, _ = write_splits(tmp_path, rows, rows[:1], task="generate")
     encoded = encode_answers([data / "train.parquet"], chat, max_length=24)
-    assert encoded.counts == {"read": 3, "kept": 2, "cut": 1, "dropped_long": 1, "dropped_boundary": 0}
+    assert encoded.counts == {"read": 3, "kept": 2, "other_kinds": 0, "cut": 1, "dropped_long": 1, "dropped_boundary": 0}
     whole, cut = encoded
     [pair] = chat.pairs(*[[part] for part in rows[1]])
     assert cut.input_ids == (pair.prompt + pair.answer)[-24:]
@@ -165,11 +165,11 @@ def test_long_texts_lose_their_end_and_strange_labels_are_refused(tokenizer, lab
 
 
 def test_messages_are_parsed_strictly():
-    from pipeline.modeling.template import parse_messages
+    from pipeline.modeling.conversation import parse_conversation
 
     for text in ("", "{}", "[]", '["a"]', '[{"role":"user"}]', '[{"role":"user","content":7}]', "[" * 100_000):
         with pytest.raises(BadInput):
-            parse_messages(text)
+            parse_conversation(text)
 
 
 @pytest.mark.real

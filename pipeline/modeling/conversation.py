@@ -1,0 +1,66 @@
+"""What an example's input and output say, as the messages and tools that a chat template takes. Nothing is rendered here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from pipeline.domain.data import ExampleKind
+from pipeline.errors import BadInput
+
+Message = dict[str, Any]
+
+OFFERED: Message = {
+    "type": "function",
+    "function": {
+        "name": "tuneline_probe",
+        "description": "a tool that nobody has",
+        "parameters": {"type": "object", "properties": {"flag": {"type": "boolean", "description": "a flag"}}, "required": []},
+    },
+}
+"""A tool that no data names, to see what a template makes of tools, and below a call of it and its result."""
+CALLED: Message = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "tuneline_probe", "arguments": {"flag": True}}}],
+}
+RESULT: Message = {"role": "tool", "name": "tuneline_probe", "content": "tuneline found nothing"}
+
+
+class Conversation(NamedTuple):
+    """Messages up to a question, and the tools that may be called."""
+
+    messages: list[Message]
+    tools: list[Message]
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether a template must know tools to write this down."""
+        return bool(self.tools) or any(message["role"] == "tool" or "tool_calls" in message for message in self.messages)
+
+
+def parse_conversation(text: str) -> Conversation:
+    """The conversation in an example's input (see domain.data.ExampleKind).
+
+    Raises BadInput when it is neither a JSON list of messages with role and content, nor an object that holds one beside tools.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"an input is not the JSON of its messages: {error}", where=text[:80]) from error
+    tools = value.get("tools", []) if isinstance(value, dict) else []
+    messages = value.get("messages") if isinstance(value, dict) else value
+    whole = isinstance(messages, list) and messages and isinstance(tools, list) and all(isinstance(t, dict) for t in tools)
+    if not whole or not all(
+        isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content")) for m in messages
+    ):
+        raise BadInput("an input must be a list of messages with the texts role and content", where=text[:80])
+    return Conversation(messages, tools)
+
+
+def answer_message(output: str, kind: str = ExampleKind.ANSWER) -> Message:
+    """The assistant's message that an example of the kind answer or call ends in."""
+    if kind == ExampleKind.CALL:
+        said = json.loads(output)
+        return {"role": "assistant", "content": said["content"], "tool_calls": said["tool_calls"]}
+    return {"role": "assistant", "content": output}
