@@ -82,6 +82,19 @@ def read_description(folder: Path, snapshot: Snapshot) -> tuple[Statistics, dict
     return add_up(read(snapshot.shards, Statistics)), _sum(read(snapshot.quarantine, Refusals))
 
 
+def read_card(folder: Path, snapshot: Snapshot) -> str | None:
+    """The dataset card of a snapshot; None for one that was made before there were any. Raises Tampered when it is not what was
+    recorded."""
+    file = next((file for file in snapshot.described if file.path == CARD), None)
+    if file is None:
+        return None
+    path = folder / CARD
+    content = path.read_bytes() if path.is_file() else b""
+    if digest_bytes(content) != file.sha256:
+        raise Tampered("the dataset card is not what was recorded", where=str(path), fix="run `dvc checkout`")
+    return content.decode("utf-8")
+
+
 def _each(
     folder: Path,
     shards: Sequence[Shard],

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.curation.describing import CARD, read_description
+from pipeline.curation.describing import read_card, read_description
 from pipeline.curation.shards import read_quarantine
 from pipeline.curation.statistics import Statistics
 from pipeline.domain.data import QuarantinedRow, Snapshot
@@ -66,9 +66,8 @@ def list_snapshots(snapshots: Snapshots) -> tuple[LogRow, ...]:
 def show_snapshot(past: PastSnapshot, snapshots: Snapshots) -> Shown:
     """One snapshot with its card and statistics. Raises Tampered when a file is not what was recorded."""
     with snapshots.opened(past) as folder:
-        statistics, quarantine = describe_if_described(folder, past.snapshot)
-        card = folder / CARD
-        text = card.read_text(encoding="utf-8") if statistics is not None and card.is_file() else None
+        text = read_card(folder, past.snapshot)
+        statistics, quarantine = read_description(folder, past.snapshot) if text is not None else (None, {})
     return Shown(
         run=past.run,
         number=past.number,
@@ -109,13 +108,6 @@ def export_quarantine(past: PastSnapshot, snapshots: Snapshots, *, code: str | N
             file.write(canonical_json(row.model_dump(mode="json")) + "\n")
             written += 1
     return written
-
-
-def describe_if_described(folder: Path, snapshot: Snapshot) -> tuple[Statistics | None, dict[str, int]]:
-    """(statistics, quarantined rows by code); (None, {}) for a snapshot that was made before there were any."""
-    if not snapshot.described:
-        return None, {}
-    return read_description(folder, snapshot)
 
 
 def _log_row(past: PastSnapshot, parent: Snapshot | None) -> LogRow:

@@ -17,6 +17,7 @@ from pipeline.backends.run_folder import keep_run, open_run
 from pipeline.commands import data
 from pipeline.commands.drift import drift
 from pipeline.domain.data import QuarantinedRow, Snapshot
+from pipeline.domain.record import digest_file
 from pipeline.errors import Misuse, Tampered, TunelineError
 from pipeline.params import Params
 from pipeline.workspace import Project
@@ -184,19 +185,28 @@ def test_drift_of_a_batch_between_snapshots_and_from_traffic(tuneline: Callable[
         tuneline("drift", "1", "2", "--traffic", str(traffic))
 
 
-def test_a_stored_file_that_changed_is_not_shown(tuneline: Callable[..., Any], project: tuple[Project, list[Snapshot]]) -> None:
-    root, made = project[0].root, project[1]
-    name = made[1].quarantine[0].path
-    stored = next(
-        p for p in (root / ".dvc" / "cache").rglob("*") if p.is_file() and p.stat().st_size == made[1].quarantine[0].bytes
-    )
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("quarantine", ("data", "quarantine", "2")),
+        ("README.md", ("data", "show", "2")),
+        ("statistics", ("data", "diff", "1", "2")),
+    ],
+)
+def test_a_stored_file_that_changed_is_not_shown(
+    tuneline: Callable[..., Any], project: tuple[Project, list[Snapshot]], file: str, words: tuple[str, ...]
+) -> None:
+    root, second = project[0].root, project[1][1]
+    listed = next(f for f in (*second.quarantine, *second.described) if f.path.startswith(file))
+    objects = [p for p in (root / ".dvc" / "cache" / "files").rglob("*") if p.is_file() and p.stat().st_size == listed.bytes]
+    stored = next(p for p in objects if digest_file(p) == listed.sha256)
     whole, mode = stored.read_bytes(), stored.stat().st_mode
     stored.chmod(0o644)
     try:
-        stored.write_bytes(whole.replace(b"reason 1", b"reason 9"))
-        with pytest.raises(Tampered, match="recorded digest") as caught:
-            tuneline("data", "quarantine", "2")
-        assert name in str(caught.value)
+        stored.write_bytes(whole.replace(b"1", b"9", 1))
+        with pytest.raises(Tampered, match="recorded") as caught:
+            tuneline(*words)
+        assert listed.path in str(caught.value)
     finally:
         stored.write_bytes(whole)
         stored.chmod(mode)
