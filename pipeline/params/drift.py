@@ -15,7 +15,7 @@ class DriftParams(Section):
     policy: Literal["off", "warn", "block"] = "warn"
     """off: not looked for. warn: it is in the report. block: the run ends before anything is trained."""
     reference: Literal["all", "previous"] = "all"
-    """What the newest batch is compared with: all earlier rows, or as many of the newest among them as are drawn."""
+    """What the newest batch is compared with: all earlier rows, or the newest shards before it that hold `max_rows`."""
     aspects: Annotated[tuple[Aspect, ...], Field(min_length=1, strict=False)] = (
         "input_length",
         "output_length",
