@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator
 
 from pipeline.curation.redaction import without_overlaps
 from pipeline.ports import Finding
@@ -56,9 +57,10 @@ _WITHOUT_DIGITS = ("PRIVATE KEY", "hf_", "AKIA", "ASIA", "ABIA", "ACCA")
 # user:password@ in an address, whatever the scheme.
 _ADDRESS = re.compile(r"(?<![\w+.-])[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,64}:(?P<value>[^\s/@\"'<>]{3,128})@(?=[\w\[])")
 _NAMES = ("passw", "pwd", "secret", "token", "key")
-_ASSIGNMENT = re.compile(
-    r"(?:passw(?:or)?d|passwd|pwd|secret|token|api[_-]?key|(?:access|account|auth|private|encryption|signing)[_-]?key)"
-    r"(?:[_-](?:key|id|value))?[\"']?\s{0,3}(?::=|=>|=|:)\s{0,3}(?P<quote>[\"'`]?)(?P<value>[^\s\"'`,;<>(){}\[\]]{8,512})(?P=quote)",
+_KEY_OF = re.compile(r"(?:api|access|account|auth|private|encryption|signing)[_-]?\Z", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"(?:passw(?:or)?d|pwd|secret|token|key)(?:[_-](?:key|id|value))?[\"']?\s{0,3}(?::=|=>|=|:)\s{0,3}"
+    r"(?P<quote>[\"'`]?)(?P<value>[^\s\"'`,;<>(){}\[\]]{8,512})(?P=quote)",
     re.IGNORECASE,
 )
 _STAND_INS = re.compile(
@@ -76,11 +78,12 @@ class TokenSecrets:
 
     def suspects(self, texts: str) -> bool:
         data = texts.encode("utf-8", "replace")
-        if len(data.translate(None, _DIGITS)) != len(data) and (_RUN in data.translate(_LETTERS) or _may_assign(texts)):
+        if len(data.translate(None, _DIGITS)) == len(data):
+            for needle in _WITHOUT_DIGITS:  # A loop, since any() costs more than all of the looking.
+                if needle in texts:
+                    return True
+        elif _RUN in data.translate(_LETTERS) or _may_assign(texts) or "PRIVATE KEY" in texts:
             return True
-        for needle in _WITHOUT_DIGITS:  # A loop, since any() costs more than all of the looking.
-            if needle in texts:
-                return True
         return "://" in texts and "@" in texts
 
     def find(self, text: str) -> list[Finding]:
@@ -92,8 +95,7 @@ class TokenSecrets:
             if any(needle in text for needle in needles)
         ]
         assigned = [match for match in _ADDRESS.finditer(text) if _is_password(match["value"])] if "://" in text else []
-        if _may_assign(text):
-            assigned += [match for match in _ASSIGNMENT.finditer(text) if _is_value(match["value"])]
+        assigned += [match for match in _assignments(text) if _is_value(match["value"])]
         found.append([Finding(*match.span("value"), "password") for match in assigned])
         return without_overlaps(found)
 
@@ -103,6 +105,18 @@ def _may_assign(text: str) -> bool:
         return False
     lowered = text.lower()
     return any(name in lowered for name in _NAMES)
+
+
+def _assignments(text: str) -> Iterator[re.Match[str]]:
+    """Values that follow a name. The names are looked for first, since a pattern for all of them is slow to fail."""
+    lowered = text.lower() if text.isascii() else text.encode("utf-8", "replace").lower().decode("utf-8")  # As long as the text.
+    for name in _NAMES:
+        place = lowered.find(name)
+        while place >= 0:
+            match = _ASSIGNED.match(text, place)
+            if match and (name != "key" or _KEY_OF.search(text, max(0, place - 12), place)):
+                yield match
+            place = lowered.find(name, place + 1)
 
 
 def _is_password(value: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipeline.curation.formats import Parts
 from pipeline.curation.invisible import may_hold_unseen, strip_unseen
@@ -20,6 +20,7 @@ from pipeline.curation.rewriting import change_texts, output_texts
 from pipeline.params.ingest import CleanParams
 from pipeline.ports import Detector
 
+_FORMS: dict[str, Literal["NFC", "NFKC"]] = {"nfc": "NFC", "nfkc": "NFKC"}
 _ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 
 
@@ -38,7 +39,7 @@ class RowRules:
 
     def __init__(self, params: CleanParams, *, personal_data: Detector | None = None, secrets: Detector | None = None) -> None:
         self.altered: Counter[str] = Counter()
-        self._params = params
+        self._form, self._controls, self._placeholders = params.unicode, params.control_characters, params.placeholders
         searches = ((secrets, params.secrets, Code.SECRET), (personal_data, params.personal_data, Code.PERSONAL_DATA))
         self._searches = [_Search(d, policy, code) for d, policy, code in searches if d is not None and policy != "off"]
 
@@ -51,11 +52,14 @@ class RowRules:
         row = f"{parts.input}\n{parts.output}\n{parts.meta}"
         clean = self._is_clean(row)
         # What hides within a word could hide the word from a quick look.
-        searches = [search for search in self._searches if search.detector.suspects(row)] if clean else self._searches
+        searches = [search for search in self._searches if _suspects(search, row, parts)] if clean else self._searches
+        leftovers = self._placeholders != "off" and may_hold_placeholder(parts.output)
+        if clean and not searches and not leftovers:
+            return parts
         counts: Counter[str] = Counter()
         if searches or not clean:
             parts = self._changed(parts, searches, counts)
-        if self._params.placeholders != "off" and may_hold_placeholder(parts.output):
+        if leftovers:
             self._look_for_placeholders(parts, counts)
         self.altered.update(counts)
         return parts
@@ -76,10 +80,9 @@ class RowRules:
         return text
 
     def _is_clean(self, row: str) -> bool:
-        form = self._params.unicode
-        if form != "off" and not row.isascii() and not unicodedata.is_normalized(form.upper(), row):  # type: ignore[arg-type]
+        if self._form != "off" and not row.isascii() and not unicodedata.is_normalized(_FORMS[self._form], row):
             return False
-        return self._params.control_characters == "off" or not may_hold_unseen(row)
+        return self._controls == "off" or not may_hold_unseen(row)
 
     def _changed(self, parts: Parts, searches: list[_Search], counts: Counter[str]) -> Parts:
         done: set[str] = set()
@@ -117,16 +120,15 @@ class RowRules:
         return (text, counts) if counts else None
 
     def _cleaned(self, text: str, done: set[str]) -> str:
-        form, controls = self._params.unicode, self._params.control_characters
         # Each of the two can make work for the other: what is stripped parts accents from letters, what is composed brings them.
         while True:
             before = text
-            if controls != "off" and may_hold_unseen(text) and (stripped := strip_unseen(text)) != text:
-                if controls == "refuse":
+            if self._controls != "off" and may_hold_unseen(text) and (stripped := strip_unseen(text)) != text:
+                if self._controls == "refuse":
                     raise Rejected(Code.CONTROL, "a text holds control or invisible characters, or piled-up accents")
                 done.add("stripped_controls")
                 text = stripped
-            if form != "off" and not text.isascii() and (normal := unicodedata.normalize(form.upper(), text)) != text:  # type: ignore[arg-type]
+            if self._form != "off" and not text.isascii() and (normal := unicodedata.normalize(_FORMS[self._form], text)) != text:
                 done.add("normalised")
                 text = normal
             if text == before:
@@ -134,10 +136,16 @@ class RowRules:
 
     def _look_for_placeholders(self, parts: Parts, counts: Counter[str]) -> None:
         found = [leftover for text in output_texts(parts) for leftover in find_placeholders(text)]
-        if found and self._params.placeholders == "refuse":
+        if found and self._placeholders == "refuse":
             raise Rejected(Code.PLACEHOLDER, f"the answer holds {found[0][:60]!r}")
         if found:
             counts["warned.placeholder"] += len(found)
+
+
+def _suspects(search: _Search, row: str, parts: Parts) -> bool:
+    """Whether a search is worth its while: of the whole row first, and then of each column, which together may seem more."""
+    look = search.detector.suspects
+    return look(row) and (look(parts.input) or look(parts.output) or look(parts.meta))
 
 
 def _listed(found: Counter[str]) -> str:
