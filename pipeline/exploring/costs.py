@@ -33,7 +33,7 @@ class Cost:
 
     def evidence(self, rows: int) -> dict[str, str]:
         return {
-            "base": f"{self.parameters / 1e6:.1f} million weights",
+            "base": f"{self.parameters / 1e6:.1f} million weights beside the embeddings",
             "data": f"{rows} rows, {self.tokens / 1e6:.2f} million tokens, {self.passes:g} passes",
             "machine": f"{self.flops / 1e9:.0f} GFLOP/s in a large matrix product, {self.available_gib:.1f} GiB free",
             "memory": f"{self.memory_gib:.1f} GiB: weights in fp32 and what a step keeps, as a rule of thumb",

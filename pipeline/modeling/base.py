@@ -150,7 +150,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def count_parameters(base: Path) -> int:
-    """Weights of a base, from the headers of its safetensors files (8 bytes of length, then JSON). Raises Broken for others."""
+    """Weights of a base that a token meets in a matrix product (all but embeddings), from the headers of its safetensors files: 8
+    bytes of length, then JSON. Raises Broken for files that are none."""
     total = 0
     for path in sorted(base.glob("*.safetensors")):
         with path.open("rb") as file:
@@ -161,15 +162,22 @@ def count_parameters(base: Path) -> int:
                 header = json.loads(file.read(length))
             except ValueError as error:
                 raise Broken(f"the header of this safetensors file cannot be read: {error}", where=str(path)) from error
-        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if not _is_no_product(name))
     return total
 
 
+def _is_no_product(name: str) -> bool:
+    return name == "__metadata__" or ("embed" in name and "lm_head" not in name)
+
+
 def count_tokens(texts: Sequence[str], tokenizer: Path) -> int:
-    """Tokens of all texts by a tokenizer.json."""
+    """Tokens of all texts by a tokenizer.json, uncut."""
     from tokenizers import Tokenizer
 
-    return sum(len(found.ids) for found in Tokenizer.from_file(str(tokenizer)).encode_batch(list(texts)))
+    counting = Tokenizer.from_file(str(tokenizer))
+    counting.no_padding()
+    counting.no_truncation()
+    return sum(len(found.ids) for found in counting.encode_batch(list(texts)))
 
 
 def _package_folder(name: str) -> Path:

@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from pipeline.modeling.base import check_config
 from pipeline.modeling.encoding import by_length, encode_texts, pad
-from pipeline.modeling.loading import context_length, device, half_precision, inference, load_tokenizer
+from pipeline.modeling.loading import context_length, device, half_precision, inference, load_tokenizer, quiet
 from pipeline.ports import Progress, silent
 
 _LONGEST = 256
@@ -30,9 +30,9 @@ class TextEncoder:
         check_config(path)
         self._tokenizer = load_tokenizer(path)
         dtype = torch.bfloat16 if half_precision() else torch.float32
-        loaded = AutoModel.from_pretrained(
-            path, dtype=dtype, trust_remote_code=False, local_files_only=True, use_safetensors=True
-        )
+        options = {"dtype": dtype, "trust_remote_code": False, "local_files_only": True, "use_safetensors": True}
+        with quiet():
+            loaded = AutoModel.from_pretrained(path, **options)
         self._model = loaded.to(device()).eval()
         self._longest = min(_LONGEST, context_length(self._model) or _LONGEST)
 

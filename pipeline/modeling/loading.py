@@ -93,7 +93,7 @@ def load_base(path: Path, task: Task, labels: Sequence[str] = (), *, quantize: b
         # A base that was tuned for other labels brings a head of another shape, which is replaced.
         options["ignore_mismatched_sizes"] = True
     kind = AutoModelForSequenceClassification if task is Task.CLASSIFY else AutoModelForCausalLM
-    with _quiet():
+    with quiet():
         try:
             model, info = kind.from_pretrained(path, **options)
         except ValueError as error:
@@ -172,7 +172,7 @@ def _check_loaded(model: nn.Module, info: dict[str, Any], task: Task, path: Path
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own progress bars and warnings: what they would say is checked and raised instead."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

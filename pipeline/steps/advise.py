@@ -80,7 +80,7 @@ def _curve(vectors: Vectors, answers: list[str], likeness: Likeness, params: Adv
 
 def _enough(curve: Curve, *, classify: bool) -> Answer:
     question = "Is there enough data?"
-    name = "a logistic regression on embeddings" if classify else "the answer of the most similar row (token F1)"
+    name = "a linear classifier on embeddings" if classify else "the answer of the most similar row (token F1)"
     evidence = {
         f"{size} rows": f"error {sum(errors) / len(errors):.3f} ({min(errors):.3f} to {max(errors):.3f} over {len(errors)} draws)"
         for size, errors in zip(curve.sizes, curve.errors, strict=True)
