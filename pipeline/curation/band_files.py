@@ -48,10 +48,11 @@ class BandFiles:
         self._numbers.append((np.flatnonzero(filled) + self._count).astype(np.uint32))
         self._count += len(keys)
 
-    def meetings(self, band: int, earliest: int) -> Iterator[tuple[Any, Any]]:
+    def meetings(self, band: int, earliest: int, latest: int) -> Iterator[tuple[Any, Any]]:
         """Pairs (later texts, earlier texts; int64) that share a key in a band, in lots of bounded size.
 
-        A text is paired with the first `earliest` texts of its key, one a lot, the first first; then with the one just before it.
+        A text is paired with the first `earliest` texts of its key, one a lot, the first first; then with the `latest` that come
+        just before it, the nearest first.
         """
         keys, rows = self._sorted(band)
         again = np.zeros(len(keys), bool)
@@ -64,8 +65,9 @@ class BandFiles:
             for step in range(earliest):
                 place, first = place[place - first > step], first[place - first > step]
                 yield rows[place].astype(np.int64), rows[first + step].astype(np.int64)
-            place = place[place - first > earliest]
-            yield rows[place].astype(np.int64), rows[place - 1].astype(np.int64)
+            for step in range(1, latest + 1):
+                place, first = place[place - first >= earliest + step], first[place - first >= earliest + step]
+                yield rows[place].astype(np.int64), rows[place - step].astype(np.int64)
 
     def _sorted(self, band: int) -> tuple[Any, Any]:
         """(keys in order, numbers of the texts that have them, in order within a key), each uint32."""

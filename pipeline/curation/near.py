@@ -20,12 +20,13 @@ from pipeline.curation.band_files import BandFiles
 from pipeline.curation.folded_store import FoldedStore
 from pipeline.curation.folding import Folded, fold_batch, in_pieces
 from pipeline.curation.in_order import in_order
-from pipeline.curation.shingles import Banding, band_keys, banding, jaccard, shingle_hashes, text_keys
+from pipeline.curation.minhash import Banding, Signatures, banding, may_be_alike, signatures
+from pipeline.curation.shingles import jaccard, shingle_hashes, text_keys
 from pipeline.ports import Progress, silent
 
-EARLIEST = 4
-"""With how many of the earliest texts of a band (and the one before it) a text is compared. A bound: a million texts made of one
-template meet in the same bands, and comparing all pairs would take forever."""
+EARLIEST, LATEST = 4, 12
+"""Of the texts that meet in a band, with how many of the first, and of those just before it, a text is compared. A bound: a
+million texts made of one template meet in the same bands, and comparing all pairs would take forever."""
 _MOST_HELD = 32
 _PAIRS = 8192
 _UNKNOWN, _KEPT, _DROPPED = 0, 1, 2
@@ -52,20 +53,23 @@ def near_duplicates(texts: Texts, *, threshold: float, scratch: Path, progress: 
 
     A `row` is at least `threshold` alike to its `earlier`, which is smaller and is itself kept, so it is no `row`. Texts of which
     folding leaves nothing are like none. `scratch` is a folder for files, about 50 bytes a text and the texts themselves, which
-    are gone at the end. `texts` is gone through once. Memory: some 35 bytes a text.
+    are gone at the end. `texts` is gone through once. Memory: some 50 bytes a text.
     """
     cut = banding(threshold)
     with FoldedStore(scratch / "near-texts") as store, BandFiles(scratch, cut.bands + 1) as bands:
-        for folded, keys, filled in in_order(partial(_prepared, cut), _pieces(texts, progress)):
+        sketches = [np.zeros(0, np.uint64)]
+        for folded, signed, filled in in_order(partial(_prepared, cut), _pieces(texts, progress)):
             store.add(folded)
-            bands.add(keys, filled)
-        count = store.close_for_reading()
+            bands.add(signed.keys, filled)
+            sketches.append(signed.sketches)
+        count, sketch = store.close_for_reading(), np.concatenate(sketches)
+        del sketches
         earlier, similarity = np.full(count, -1, np.int64), np.zeros(count, np.float32)
         for number in range(cut.bands + 1):
             progress("comparing near duplicates", number, cut.bands + 1)
-            for rows, others in bands.meetings(number, EARLIEST):
-                fresh = earlier[rows] < 0
-                rows, others = rows[fresh], others[fresh]
+            for rows, others in bands.meetings(number, EARLIEST, LATEST):
+                worth = (earlier[rows] < 0) & may_be_alike(sketch[rows], sketch[others], threshold, cut)
+                rows, others = rows[worth], others[worth]
                 alike = _similarities(store, rows, others)
                 hit = alike >= threshold
                 earlier[rows[hit]], similarity[rows[hit]] = others[hit], alike[hit]
@@ -95,15 +99,15 @@ class _HeldBands:
 
     def __init__(self, store: FoldedStore, held: Texts, cut: Banding) -> None:
         self._store, self._cut = store, cut
-        keys, filled = [np.zeros((0, cut.bands + 1), np.uint32)], [np.zeros(0, np.int64)]
-        start = 0
-        for folded, found, any_ in in_order(partial(_prepared, cut), _pieces(held, silent)):
+        keys, filled, sketches = [np.zeros((0, cut.bands + 1), np.uint32)], [np.zeros(0, bool)], [np.zeros(0, np.uint64)]
+        for folded, signed, some in in_order(partial(_prepared, cut), _pieces(held, silent)):
             store.add(folded)
-            keys.append(found[any_])
-            filled.append(np.flatnonzero(any_) + start)
-            start += len(folded)
+            keys.append(signed.keys[some])
+            filled.append(some)
+            sketches.append(signed.sketches)
         store.close_for_reading()
-        every, numbers = np.concatenate(keys), np.concatenate(filled)
+        self._sketches = np.concatenate(sketches)
+        every, numbers = np.concatenate(keys), np.flatnonzero(np.concatenate(filled))
         self._bands: list[tuple[Any, Any]] = []
         for column in range(every.shape[1]):
             order = np.argsort(every[:, column], kind="stable")
@@ -112,8 +116,10 @@ class _HeldBands:
     def best(self, threshold: float, texts: Sequence[str]) -> tuple[int, Any, Any, Any]:
         """(how many texts; and of those that are `threshold` alike to any: number, number of the first held text it is most alike
         to, how alike)."""
-        folded, keys, filled = _prepared(self._cut, texts)
-        rows, others = self._candidates(keys, filled)
+        folded, signed, filled = _prepared(self._cut, texts)
+        rows, others = self._candidates(signed.keys, filled)
+        worth = may_be_alike(signed.sketches[rows], self._sketches[others], threshold, self._cut)
+        rows, others = rows[worth], others[worth]
         alike = np.zeros(len(rows), np.float32)
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
@@ -154,12 +160,13 @@ def _pieces(texts: Texts, progress: Progress) -> Iterator[Sequence[str]]:
             progress("fingerprinting texts", done, 0)
 
 
-def _prepared(cut: Banding, texts: Sequence[str]) -> tuple[Folded, Any, Any]:
-    """(the texts folded; their band keys, the first column that of the whole text; which of them have any)."""
+def _prepared(cut: Banding, texts: Sequence[str]) -> tuple[Folded, Signatures, Any]:
+    """(the texts folded; their signatures, with the key of the whole text as a first band; which of them have any)."""
     folded = fold_batch(texts)
     hashes = shingle_hashes(folded)
     whole = (text_keys(hashes) >> np.uint64(32)).astype(np.uint32)
-    return folded, np.column_stack([whole, band_keys(hashes, cut)]), np.diff(hashes.starts) > 0
+    signed = signatures(hashes, cut)
+    return folded, Signatures(np.column_stack([whole, signed.keys]), signed.sketches), np.diff(hashes.starts) > 0
 
 
 def _similarities(store: FoldedStore, rows: Any, others: Any) -> Any:

@@ -1,15 +1,11 @@
 """Folded texts as hashes: of character shingles, words and runs of words; keys to find like texts by; exact similarity of pairs.
 
 Everything works on whole batches of folded texts (folding.py) and depends on the texts alone: the hashes are the same on every
-machine and in every process. Which pairs are worth comparing is for near.py and leaks.py to find.
-
-MinHash: Broder 1997, "On the resemblance and containment of documents". Banding: Leskovec, Rajaraman and Ullman, "Mining of
-Massive Datasets", chapter 3: two texts of similarity s meet in one of b bands of r values with probability 1 - (1 - s^r)^b.
+machine and in every process. Which pairs are worth comparing is for minhash.py and held_texts.py to find.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +17,6 @@ from pipeline.curation.folding import Folded, fold_batch, offsets
 SHINGLE = 5
 """Characters in a shingle, spaces included. Measured against 2, 3 and 4 on edited short and long texts (docs/log.md)."""
 
-_SEED = 0x74756E65
-_MISSED = 0.01
-"""Of pairs that are just at the threshold, how many may meet in no band."""
-_MOST_VALUES, _MOST_VALUES_LOW = 72, 128
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -41,29 +33,6 @@ class Hashes:
         starts = offsets(lengths)
         at = np.repeat(self.starts[:-1][texts] - starts[:-1], lengths) + np.arange(starts[-1])
         return Hashes(self.values[at], starts)
-
-
-@dataclass(frozen=True, slots=True)
-class Banding:
-    """How signatures are cut: `bands` pieces of `values` MinHash values each."""
-
-    bands: int
-    values: int
-
-
-def banding(threshold: float) -> Banding:
-    """The banding that finds at least 99 of 100 pairs whose similarity is `threshold`, and more of those above it.
-
-    Of those within the budget of values a signature, the one with the longest bands, which bring the fewest unlike pairs.
-    """
-    budget = _MOST_VALUES if threshold >= 0.6 else _MOST_VALUES_LOW
-    best = Banding(1, 1)
-    for values in range(1, 9):
-        meet = min(threshold**values, 1 - 1e-9)
-        bands = max(1, math.ceil(math.log(_MISSED) / math.log1p(-meet)))
-        if bands * values <= budget:
-            best = Banding(bands, values)
-    return best
 
 
 def shingles(text: str) -> set[int]:
@@ -127,22 +96,6 @@ def changes(values: Any) -> Any:
     changed = np.ones(len(values), bool)
     changed[1:] = values[1:] != values[:-1]
     return changed
-
-
-def band_keys(hashes: Hashes, banding: Banding) -> Any:
-    """uint32 keys, one row a text and one column a band; texts whose keys agree in a column are likely alike.
-
-    Keys of texts without any hash are those of the empty set: leave such texts out.
-    """
-    import rensa
-
-    count = banding.bands * banding.values
-    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(hashes.values, hashes.starts.astype(np.uint64), count, _SEED)
-    signatures = np.array(matrix.to_rows(), np.uint64).reshape(len(hashes.starts) - 1, banding.bands, banding.values)
-    keys = np.zeros(signatures.shape[:2], np.uint64)
-    for place in range(banding.values):
-        keys = mixed(keys ^ signatures[:, :, place])
-    return (keys >> np.uint64(32)).astype(np.uint32)
 
 
 def text_keys(hashes: Hashes) -> Any:
