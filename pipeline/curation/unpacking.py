@@ -14,6 +14,7 @@ GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 
 _BUFFER = 1 << 20
+_SMALL = 1 << 14
 
 
 def compression_of(name: str) -> str | None:
@@ -67,7 +68,8 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            piece = self._unpacked.read(len(buffer))
+            # In small pieces: what Arrow unpacked of a piece is lost when the stream breaks within it.
+            piece = self._unpacked.read(min(len(buffer), _SMALL))
         except OSError as error:
             if error.errno is not None:
                 raise

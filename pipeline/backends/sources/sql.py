@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,8 @@ from pipeline.params.ingest import Reading, SourceParams
 from pipeline.ports import Found
 
 _ROWS = 1000
+_PLAIN = re.compile(r"[\w .:+/-]{1,100}", re.ASCII)
+"""Texts that can be a watermark: times, dates, numbers, identifiers."""
 _END_OF_TIME = "9999-12-31 23:59:59+00:00"
 
 
@@ -70,20 +73,25 @@ def fetch_rows(
 
 def _run(entry: SourceParams, url: sa.URL, since: str | None, as_of: datetime | None, rows: StagedRows) -> str | None:
     """Run the query, and return the greatest watermark of its rows as JSON."""
-    binds = {"since": orjson.loads(since) if since is not None else None, "as_of": _instant(as_of)}
-    query = sa.text(str(entry.sql)).bindparams(**{k: v for k, v in binds.items() if _binds(str(entry.sql), k)})
+    values = {"since": orjson.loads(since) if since is not None else None, "as_of": _instant(as_of)}
+    # Written into the query, as a person would: a parameter of unknown type cannot be compared with NULL on PostgreSQL. Only
+    # numbers and texts without quotes come here (see _greater).
+    binds = [sa.bindparam(k, v, type_=_type(v), literal_execute=True) for k, v in values.items() if _binds(str(entry.sql), k)]
+    query = sa.text(str(entry.sql)).bindparams(*binds)
     engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=_connect_options(url))
     greatest: Any = None
     with engine.connect() as connection:
         _read_only(connection)
-        result = connection.execution_options(stream_results=True, yield_per=_ROWS).execute(query)
-        columns = list(result.keys())
-        _check_columns(columns, entry, rows.where)
-        at = columns.index(entry.watermark) if entry.watermark is not None else None
-        for row in result:
-            if at is not None and row[at] is not None:
-                greatest = _greater(greatest, row[at], rows.where)
-            rows.add(dict(zip(columns, row, strict=True)))
+        streaming = connection.execution_options(stream_results=True, yield_per=_ROWS)
+        # Closed at once, also when a row is refused: what still reads would lock an SQLite file.
+        with closing(streaming.execute(query)) as result:
+            columns = list(result.keys())
+            _check_columns(columns, entry, rows.where)
+            at = columns.index(entry.watermark) if entry.watermark is not None else None
+            for row in result:
+                if at is not None and row[at] is not None:
+                    greatest = _greater(greatest, row[at], rows.where)
+                rows.add(dict(zip(columns, row, strict=True)))
     return None if greatest is None else orjson.dumps(_mark(greatest)).decode()
 
 
@@ -132,12 +140,18 @@ def _check_columns(columns: Sequence[str], entry: SourceParams, where: str) -> N
 
 
 def _greater(one: Any, other: Any, where: str) -> Any:
-    if not isinstance(other, int | float | Decimal | str | date) or isinstance(other, bool):
-        raise BadInput("the watermark is neither a number, a text nor a time", where=where, fix="take a column that only grows")
+    odd = isinstance(other, str) and not _PLAIN.fullmatch(other)
+    if not isinstance(other, int | float | Decimal | str | date) or isinstance(other, bool) or odd:
+        what = "the watermark is neither a number, a time nor a plain text"
+        raise BadInput(what, where=where, fix="take a column of numbers or times that only grows")
     try:
         return other if one is None or other > one else one
     except TypeError:
         raise BadInput("the watermark changes its type", where=where, fix="take a column of one type") from None
+
+
+def _type(value: Any) -> Any:
+    return sa.String() if value is None or isinstance(value, str) else sa.Integer() if isinstance(value, int) else sa.Float()
 
 
 def _mark(value: Any) -> Any:
