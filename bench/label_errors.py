@@ -1,7 +1,8 @@
 """What suspected label errors are worth: lists BANKING77's, and tells whether models tuned without them do better.
 
-    python bench/label_errors.py PATH/TO/banking77/train.csv            # list them, and a cheap stand-in: under two minutes
-    python bench/label_errors.py PATH/TO/banking77/train.csv --tune     # and tune the recipe of examples/banking77 both ways
+    python bench/label_errors.py PATH/TO/banking77/train.csv                  # list them, and a cheap stand-in: two minutes
+    python bench/label_errors.py PATH/TO/banking77/train.csv --tune           # and tune the recipe of examples/banking77
+    python bench/label_errors.py PATH/TO/banking77/train.csv --planted 500    # instead: plant wrong labels and look for them
 
 The list comes from the real curate step. For the comparison the step sees the train side alone, so that the rows which are
 measured on have no say in what is left out. The test side is the same for all, noisy labels and all: Ying & Thomas 2022 ("Label
@@ -46,11 +47,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--tune", action="store_true", help="tune the recipe with and without the suspects (many minutes)")
     parser.add_argument("--steps", type=int, help="stop each tuning after so many steps; default: the recipe's")
+    parser.add_argument("--planted", type=int, help="give so many rows another label, and tell how many of them are listed first")
     parser.add_argument("--shown", type=int, default=20, help="how many suspects to print")
     arguments = parser.parse_args()
     params = read_params(ROOT / "examples" / "banking77" / "params.yaml")
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), params, arguments.data)
+        if arguments.planted:
+            bench.find_planted(arguments.planted)
+            return
         doubted = bench.doubted("all rows", bench.snapshot, bench.folder)
         print(f"the first {arguments.shown}:")
         for row in doubted[: arguments.shown]:
@@ -98,9 +103,13 @@ class Bench:
 
     def train_side(self) -> tuple[Snapshot, Path]:
         """The train side as a snapshot of its own."""
-        folder = self.root / "train-side"
+        return self.written(self.train, "train side")
+
+    def written(self, rows: Any, name: str) -> tuple[Snapshot, Path]:
+        """Rows as a snapshot in a folder of its own."""
+        folder = self.root / name
         writer = BatchWriter(folder)
-        writer.accept(self.train.select(SCHEMA.names).cast(SCHEMA))
+        writer.accept(rows.select(SCHEMA.names).cast(SCHEMA))
         shards, _ = writer.publish()
         return self.snapshot.model_copy(update={"shards": shards, "sources": ()}), folder
 
@@ -114,6 +123,25 @@ class Bench:
         print(f"{name}: {observed} ({time.perf_counter() - started:.0f} s)")
         with (out / "review_label_errors.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
+
+    def find_planted(self, many: int) -> None:
+        """Print how many of the planted errors stand at the head of the list."""
+        rows = pa.concat_tables([pq.read_table(self.folder / shard.path) for shard in self.snapshot.shards])
+        rng, labels = np.random.default_rng(1), np.array(rows["output"].to_pylist())
+        chosen, names = rng.choice(len(labels), many, replace=False), np.unique(labels)
+        labels[chosen] = names[(np.searchsorted(names, labels[chosen]) + rng.integers(1, len(names), many)) % len(names)]
+        snapshot, folder = self.written(
+            rows.set_column(rows.schema.get_field_index("output"), "output", pa.array(labels)), "planted"
+        )
+        listed, planted = self.doubted(f"{many} planted", snapshot, folder), set(rows["id"].take(pa.array(chosen)).to_pylist())
+        hits = np.cumsum([row["id"] in planted for row in listed])
+        for first in (many // 2, many, 2 * many):
+            found = int(hits[min(first, len(hits)) - 1])
+            print(
+                f"  the first {first:5} listed hold {found} planted: {found / many:.1%} of them, {found / first:.1%} of the list"
+            )
+        sure = [row["id"] in planted for row in listed if row["suspected"] == "yes"]
+        print(f"  among the {len(sure):5} suspected: {sum(sure)} planted ({sum(sure) / many:.1%} of them)")
 
     def as_many(self, ids: set[str]) -> frozenset[str]:
         """As many train rows of the same labels, drawn at random."""

@@ -39,6 +39,8 @@ class CurateParams(Section):
     """Longer outputs are left out. Labels are not counted."""
     contradictions: Policy = "warn"
     """The same prompt with different answers; drop leaves all of them out."""
+    given_away: Policy = "warn"
+    """Prompts that hold their answer: a label by its name, an answer of 15 characters or more in the last message."""
     repeats: Policy = "drop"
     """The same prompt with the same answer but for case, white space and Unicode composition; drop keeps the earliest."""
     near_duplicates: NearDuplicates = NearDuplicates()

@@ -20,6 +20,7 @@ from pipeline.curation.rules.balance import balance
 from pipeline.curation.rules.columns import LOOKED_AT, Columns, Gathering
 from pipeline.curation.rules.contradictions import contradictions
 from pipeline.curation.rules.findings import Findings
+from pipeline.curation.rules.given_away import given_away
 from pipeline.curation.rules.label_errors import FEWEST, judge_labels, label_errors, suspected
 from pipeline.curation.rules.left_out import LeftOut, left_out, read_left_out
 from pipeline.curation.rules.named_rows import pick_rows, write_dropped
@@ -155,6 +156,8 @@ def _ask_what_leaves_rows_out(
         rulings.add("token_lengths", "drop", lengths.finish().among(rulings.kept))
     if params.contradictions != "off":
         rulings.add("contradictions", params.contradictions, contradictions(table.columns, rulings.kept))
+    if params.given_away != "off":
+        rulings.add("given_away", params.given_away, given_away(table.columns, rulings.kept))
     if params.repeats != "off":
         rulings.add("repeats", params.repeats, repeats(table.columns, rulings.kept))
 

@@ -78,6 +78,31 @@ def test_roles_and_tools_are_part_of_what_is_asked() -> None:
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (label("my card (Lost_Card)", "lost_card"), True),
+        (label("lost_cards", "lost_card"), False),
+        (label("a no-show, I know", "no"), True),
+        (label("nothing known", "no"), False),
+        (label("cancel my order", "refund"), False),
+        (answer("What is it? The answer is: Forty-Two apples.", "forty-two  apples"), True),
+        (answer("Is it 42?", "42"), False),
+        (answer("It is forty-two applesauce", "forty-two apples"), False),
+        (row(ExampleKind.ANSWER, canonical_json([{"content": "Say forty-two apples or none.", "role": "system"},
+                                                 {"content": "How many?", "role": "user"}]), "forty-two apples"), False),
+        (feedback("say forty-two apples", "forty-two apples", True), False),
+        (row(ExampleKind.TEXT, "", "a document of some length"), False),
+    ],
+)  # fmt: skip
+def test_prompts_that_hold_their_answer(tmp_path: Path, given: Row, found: bool) -> None:
+    task = Task.CLASSIFY if given["kind"] is ExampleKind.LABEL else Task.GENERATE
+    made = CurateBench(tmp_path, [given], task=task).curate(given_away="block")
+    assert made.passed is not found
+    assert count(made, "given_away").found == found
+    assert (tmp_path / "curate" / "review_given_away.csv").exists() is found
+
+
 def test_texts_are_what_people_wrote() -> None:
     messages = canonical_json([{"content": "Be brief.", "role": "system"}, {"content": "Hi", "role": "user"}])
     assert texts_of("answer", messages, "Hello") == ("Be brief.\nHi", "Hello")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.curation.rules.findings import Mask
-from pipeline.curation.rules.meaning import asked_and_said
+from pipeline.curation.rules.meaning import asked_and_said, gives_away
 from pipeline.domain.data import ExampleKind
 
 Codes = npt.NDArray[np.int32]
@@ -45,7 +45,7 @@ class Names:
 class Columns:
     """A snapshot's rows, in order. asked, said: 64-bit digests of `meaning.asked_and_said`: among ten million rows two different
     texts share one with a chance of 3 in a million. kinds, sources, labels: numbers into the names; labels are -1 where a row has
-    none."""
+    none. given_away: where the prompt holds the answer (`meaning.gives_away`)."""
 
     asked: Digests
     said: Digests
@@ -55,6 +55,7 @@ class Columns:
     source_names: tuple[str, ...]
     labels: Codes
     label_names: tuple[str, ...]
+    given_away: Mask
 
     def __len__(self) -> int:
         return len(self.asked)
@@ -70,15 +71,16 @@ class Gathering:
 
     def __init__(self) -> None:
         self._kinds, self._sources, self._labels = Names(), Names(), Names()
-        self._parts: list[tuple[Digests, Digests, Codes, Codes, Codes]] = []
+        self._parts: list[tuple[Any, ...]] = []
 
     def add(self, batch: Any) -> None:
         kinds = batch.column("kind")
-        asked, said = bytearray(), bytearray()
+        asked, said, given_away = bytearray(), bytearray(), []
         for row in zip(kinds.to_pylist(), batch.column("input").to_pylist(), batch.column("output").to_pylist(), strict=True):
             asks, says = asked_and_said(*row)
             asked += blake2b(asks.encode(), digest_size=8).digest()
             said += blake2b(says.encode(), digest_size=8).digest()
+            given_away.append(gives_away(row[0], asks, says))
         self._parts.append(
             (
                 np.frombuffer(bytes(asked), "<u8"),
@@ -86,17 +88,19 @@ class Gathering:
                 self._kinds.encode(kinds),
                 self._sources.encode(batch.column("source")),
                 self._label_codes(kinds, batch.column("output")),
+                np.array(given_away, np.bool_),
             )
         )
 
     def finish(self) -> Columns:
-        types = (np.uint64, np.uint64, np.int32, np.int32, np.int32)
-        columns = []
+        types = (np.uint64, np.uint64, np.int32, np.int32, np.int32, np.bool_)
+        columns: list[Any] = []
         for place, type in enumerate(types):
             columns.append(np.concatenate([np.zeros(0, type), *(part[place] for part in self._parts)]).astype(type, copy=False))
         self._parts = []
-        asked, said, kinds, sources, labels = columns
-        return Columns(asked, said, kinds, self._kinds.listed, sources, self._sources.listed, labels, self._labels.listed)
+        asked, said, kinds, sources, labels, given_away = columns
+        names = [coded.listed for coded in (self._kinds, self._sources, self._labels)]
+        return Columns(asked, said, kinds, names[0], sources, names[1], labels, names[2], given_away)
 
     def _label_codes(self, kinds: Any, outputs: Any) -> Codes:
         import pyarrow.compute as pc

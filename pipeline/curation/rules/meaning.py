@@ -28,6 +28,25 @@ def asked_and_said(kind: str, input: str, output: str) -> Said:
     return f"{kind}{_PART}{asked}", said
 
 
+def gives_away(kind: str, asked: str, said: str) -> bool:
+    """Whether what is asked holds the whole of what is said, given both folded: a label by name, an answer of some length.
+
+    Of a conversation its last message is looked at: a system message may well list all the answers there are.
+    """
+    if said not in asked or len(said) < _FEWEST.get(kind, len(said) + 1):
+        return False
+    text = asked.rsplit("\x1f" if kind == ExampleKind.ANSWER else _PART, 1)[-1]
+    at = -1
+    for _ in range(_PLACES):
+        at = text.find(said, at + 1)
+        if at < 0:
+            return False
+        end = at + len(said)
+        if not (text[at - 1 : at].isalnum() and said[0].isalnum()) and not (text[end : end + 1].isalnum() and said[-1].isalnum()):
+            return True
+    return False
+
+
 def texts_of(kind: str, input: str, output: str) -> tuple[str, str]:
     """(the texts of the input, those of the output) as a person reads them, without the JSON around them."""
     asked = input if kind == ExampleKind.LABEL else "\n".join(_words(orjson.loads(input))) if input else ""
@@ -124,4 +143,8 @@ _READERS: dict[str, Callable[[str, str], Said]] = {
     ExampleKind.TEXT: _document,
     ExampleKind.PROMPT: _prompt,
 }
+_FEWEST = {ExampleKind.LABEL.value: 2, ExampleKind.ANSWER.value: 15}
+"""Of fewer characters what is said may stand in any text by chance, or be a short fact that the text was asked for."""
+_PLACES = 100
+"""So many places of a text are looked at: a text of one letter a million times over must not take an hour."""
 _PLAIN = frozenset({ExampleKind.ANSWER, ExampleKind.LABEL, ExampleKind.TEXT, ExampleKind.PROMPT})

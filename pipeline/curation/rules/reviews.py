@@ -24,6 +24,7 @@ LISTED = {
     "label_errors": 10_000,
     "odd_answers": 1000,
     "contradictions": 1000,
+    "given_away": 1000,
     "near_contradictions": 1000,
     "near_duplicates": 1000,
     "consistency": 1000,
