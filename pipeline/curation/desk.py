@@ -27,6 +27,9 @@ from pipeline.ports import Progress
 Forgotten = Callable[[Any], Sequence[bool]]
 """Says of each row of a pyarrow table of examples whether it was forgotten on request, and may not come back."""
 
+_UNPACKED = 5
+"""So many times its size a packed file of text holds, about."""
+
 
 @dataclass(slots=True)
 class _File:
@@ -73,7 +76,8 @@ class Desk:
         return self.read
 
     def _hand_out(self, file: _File, params: IngestParams) -> None:
-        self.crew.expect(file.opened.bytes)
+        packed = file.opened.found.compressed or file.opened.found.kind == "parquet"
+        self.crew.expect(file.opened.bytes * (_UNPACKED if packed else 1))
         format: str | None = None
         try:
             for chunk in read_chunks(file.opened, params):
