@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +116,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(command: list[str], *, ready: Callable[[], Any], log: Path, **options: Any) -> Iterator[None]:
-    """A server, for as long as the block lasts: waited for until `ready` raises nothing."""
+def running(command: list[str], *, ready: Callable[[], Any], log: Path, stop: signal.Signals, **options: Any) -> Iterator[None]:
+    """A server, for as long as the block lasts: waited for until `ready` raises nothing, ended by the signal `stop`."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
         try:
@@ -130,7 +132,7 @@ def running(command: list[str], *, ready: Callable[[], Any], log: Path, **option
                 pytest.fail(f"the server is not up after a minute: {log.read_text()[-2000:]}")
             yield
         finally:
-            process.terminate()
+            process.send_signal(stop)
             process.wait(30)
 
 
@@ -177,7 +179,11 @@ def postgres() -> Iterator[Postgres]:
         server = Postgres(port, password)
         command = [*as_other, str(binaries[-1]), "-D", str(folder / "db"), "-p", str(port), "-k", str(folder), "-F"]
         with running(
-            [*command, "-c", "listen_addresses=127.0.0.1"], ready=lambda: server.run("SELECT 1"), log=folder / "log", cwd=folder
+            [*command, "-c", "listen_addresses=127.0.0.1"],
+            ready=lambda: server.run("SELECT 1"),
+            log=folder / "log",
+            stop=signal.SIGINT,
+            cwd=folder,
         ):
             yield server
     finally:
@@ -196,6 +202,7 @@ class S3:
     def environment(self) -> dict[str, str]:
         return {"AWS_ENDPOINT_URL": self.endpoint, "AWS_ACCESS_KEY_ID": self.key, "AWS_SECRET_ACCESS_KEY": self.secret}
 
+    @cached_property
     def client(self) -> Any:
         import s3fs
 
@@ -224,10 +231,10 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     store = S3(f"http://127.0.0.1:{ports[3]}", key, secret)
 
     def ready() -> None:
-        client = store.client()
-        client.makedirs("s3://tuneline-test", exist_ok=True)
-        client.pipe("tuneline-test/ready.bin", b"ready")
+        store.client.makedirs("s3://tuneline-test", exist_ok=True)
+        store.client.pipe("tuneline-test/ready.bin", b"ready")
 
     command = [str(weed), "-logtostderr=true", "server", f"-dir={folder / 'store'}", *chosen, *options]
-    with running(command, ready=ready, log=folder / "log", cwd=folder):
+    # It would wait half a minute for its parts to take leave of each other; nothing of it is kept.
+    with running(command, ready=ready, log=folder / "log", stop=signal.SIGKILL, cwd=folder):
         yield store

@@ -75,8 +75,8 @@ def _saved_parts(folder: Path, split: str | None) -> list[Path] | None:
                 return None
             raise BadInput("this split of a saved dataset has no state.json", where=str(one), fix="save the dataset again")
         if splits is None and split is not None and state.get("_split") != split:
-            fix = "leave split out"
-            raise BadInput(f"this is the split {state.get('_split')!r}, not {split!r}", where=str(one), fix=fix)
+            there = state.get("_split") or "that has no name"
+            raise BadInput(f"this is the split {there}, not {split}", where=str(one), fix="leave split out")
         parts += [one / _plain(str(item.get("filename")), one) for item in state.get("_data_files") or ()]
     return parts
 
