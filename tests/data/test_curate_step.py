@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from curate_kit import CurateBench, answer, check, count, feedback, label
 
+from pipeline.curation.rules.columns import Gathering
 from pipeline.domain.data import Task
 from pipeline.domain.record import digest_file
 from pipeline.errors import BadInput, Misuse, Tampered
+from pipeline.steps import curate as step
 
 BASE = Path(__file__).resolve().parents[2] / "examples" / "base" / "tokenizer.json"
 HOSTILE = "<script>alert(1)</script>"
@@ -190,6 +195,38 @@ def test_caps_in_tokens_need_a_tokenizer(tmp_path: Path) -> None:
     broken.write_text(json.dumps({"not": "one"}), encoding="utf-8")
     with pytest.raises(Misuse, match="cannot be read"):
         bench.curate(max_input_tokens=5, tokenizer=broken)
+
+
+def test_no_more_than_a_few_batches_of_texts_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, seen, most = step.read_tables, list[weakref.ref[Any]](), [0]
+
+    def watched(*args: object, **more: object) -> object:
+        for batch in read(*args, **more | {"batch_rows": 10}):
+            seen.append(weakref.ref(batch))
+            most[0] = max(most[0], sum(one() is not None for one in seen))
+            yield batch
+            del batch
+
+    monkeypatch.setattr(step, "read_tables", watched)
+    topics = ("card lost", "money sent", "refund due")
+    rows = [label(f"{topics[i % 3]} number {i} of many", topics[i % 3]) for i in range(200)]
+    made = CurateBench(tmp_path / "labels", rows, task=Task.CLASSIFY).curate(
+        near_duplicates={"policy": "warn"}, label_errors="list", max_input_tokens=50, tokenizer=BASE
+    )
+    assert not check(made, "label_errors").observed.startswith("insufficient")
+    CurateBench(tmp_path / "answers", [answer(f"q {i}", f"a {i}") for i in range(200)]).curate()
+    assert 0 < most[0] <= 3
+
+
+def test_what_is_held_of_a_row_does_not_grow_with_its_text() -> None:
+    held = []
+    for text in ("short", "long " * 2000):
+        gathering = Gathering()
+        gathering.add(pa.RecordBatch.from_pylist([{**answer(f"{text} {i}", text), "source": "a"} for i in range(100)]))
+        columns = gathering.finish()
+        arrays = (columns.asked, columns.said, columns.kinds, columns.sources, columns.labels, columns.given_away)
+        held.append(sum(array.nbytes for array in arrays))
+    assert held[0] == held[1] <= 32 * 100
 
 
 def test_feedback_on_one_answer_that_disagrees_is_a_contradiction(tmp_path: Path) -> None:
