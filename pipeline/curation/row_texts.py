@@ -34,7 +34,11 @@ def row_texts(input: str, output: str, kind: str) -> list[str]:
 
 def _turns(conversation: Any) -> list[str | None]:
     messages = conversation["messages"] if isinstance(conversation, dict) else conversation
-    return [message.get("content") for message in messages if message.get("role") != "system"]
+    texts: list[str | None] = []
+    for message in messages:
+        if message.get("role") != "system":
+            texts += [message.get("content"), *_said_to_tools(message)]
+    return texts
 
 
 def _offered(output: Any, kind: str) -> list[str | None]:
@@ -44,6 +48,17 @@ def _offered(output: Any, kind: str) -> list[str | None]:
         return list(output["answers"])
     if kind == ExampleKind.FEEDBACK:
         return [output["answer"]]
-    calls = output.get("tool_calls") or []
-    said = [call.get("function", {}).get("arguments") for call in calls if isinstance(call, dict)]
-    return [output.get("content"), *(text for text in said if isinstance(text, str))]
+    return [output.get("content"), *_said_to_tools(output)]
+
+
+def _said_to_tools(message: Any) -> list[str]:
+    """The texts among the arguments of the tools that a message calls, in their order."""
+    found: list[str] = []
+    waiting = [call.get("function", {}).get("arguments") for call in message.get("tool_calls") or ()][::-1]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict | list):
+            waiting += list(value.values() if isinstance(value, dict) else value)[::-1]
+    return found

@@ -98,10 +98,10 @@ def test_the_texts_of_a_row_of_each_kind() -> None:
     chat = messages_to_input(asked_for)
     tools = json.dumps({"messages": asked_for, "tools": [{"name": "secret tool"}]})
     reply = [{"content": "hi", "role": "assistant"}]
-    call = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": '{"who":"Ann"}'}}]}
+    call = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"who": "Ann", "and": [{"who": "Bob"}, 5]}}}]}
     cases = {
         "answer": ((chat, "hi"), ["hello", "hi"]),
-        "call": ((tools, json.dumps(call)), ["hello", '{"who":"Ann"}']),
+        "call": ((tools, json.dumps(call)), ["hello", "Ann", "Bob"]),
         "label": (("[a text that looks like JSON", "spam"), ["[a text that looks like JSON"]),
         "preference": ((chat, json.dumps({"chosen": reply, "rejected": reply})), ["hello", "hi"]),
         "feedback": ((chat, json.dumps({"answer": "hi", "good": True})), ["hello", "hi"]),

@@ -105,8 +105,8 @@ def _canonical(value: Any) -> bytes:
 
 
 def group_of(input: Any) -> str:
-    """The group of a text or conversation: 32 hex digits, the same for those that differ in case, white space, Unicode composition
-    or offered tools alone."""
+    """The group of a text or conversation: 32 hex digits, the same for those that differ in case, white space, Unicode
+    composition or offered tools alone."""
     if isinstance(input, str):
         folded = fold(input)
     else:

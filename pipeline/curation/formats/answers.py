@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from pipeline.curation.formats.conversations import PLAIN, Spelling, read_messages
+from pipeline.curation.formats.conversations import PLAIN, Spelling, read_messages, with_system
 from pipeline.curation.formats.fields import Fields, text
-from pipeline.curation.formats.reading import Meaning, answer_of, conversation, read_prompt, refuse_media, split_dialogue
+from pipeline.curation.formats.reading import (
+    Meaning,
+    answer_of,
+    conversation,
+    instruction_turns,
+    read_prompt,
+    refuse_media,
+    split_dialogue,
+)
 from pipeline.curation.formats.tools import check_offered, read_tools
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.domain.data import ExampleKind
@@ -40,8 +48,9 @@ def read_prompt_completion(row: Fields, spelled: Spelling) -> Meaning:
 
 def read_alpaca(row: Fields, spelled: Spelling) -> Meaning:
     """`instruction` and `output`, with `input`, `system` and `history`."""
-    turns, used = read_prompt({key: value for key, value in row.items() if key in _ALPACA}, spelled, {})
-    return Meaning(turns, text(row["output"], "output"), ExampleKind.ANSWER, ("output", *used), {})
+    turns, used = instruction_turns(row)
+    turns, more = with_system(turns, row)
+    return Meaning(turns, text(row["output"], "output"), ExampleKind.ANSWER, ("output", *used, *more), {})
 
 
 def read_bare_prompt(row: Fields, spelled: Spelling) -> Meaning:
@@ -75,9 +84,6 @@ def read_classification(row: Fields, spelled: Spelling = PLAIN) -> Meaning:
     if isinstance(label, bool | int):
         label = canonical_json(label)
     return Meaning(text(row["text"], "text"), text(label, "label").strip(), ExampleKind.LABEL, ("text", "label"), {})
-
-
-_ALPACA = ("instruction", "input", "system", "history")
 
 
 def _dialogue(row: Fields, name: str, spelled: Spelling) -> Meaning:

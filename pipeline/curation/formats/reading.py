@@ -57,7 +57,7 @@ def read_prompt(row: Fields, spelled: Spelling, notes: Fields) -> tuple[list[Mes
     """
     name = next((name for name in ("prompt", "conversations", "messages", "instruction") if name in row), "prompt")
     if name == "instruction":
-        turns, used = _instruction(row)
+        turns, used = instruction_turns(row)
     else:
         turns, used = turns_of(row.get(name), name, spelled, notes), (name,)
     turns, more = with_system(turns, row)
@@ -98,7 +98,8 @@ def split_dialogue(turns: list[Message], row: Fields, place: str) -> tuple[Any, 
     return conversation(turns[:-1], tools), output, ExampleKind.CALL, used + offering
 
 
-def _instruction(row: Fields) -> tuple[list[Message], tuple[str, ...]]:
+def instruction_turns(row: Fields) -> tuple[list[Message], tuple[str, ...]]:
+    """The turns of `instruction`, with `input` after an empty line and `history` before; and the fields used."""
     turns: list[Message] = []
     history = row.get("history") or []
     if not isinstance(history, list):
