@@ -38,8 +38,7 @@ class Found:
 
     compressed: gzip or zstd around the whole file, as its name says. modified: seconds since 1970, of the file or of what it was
     made from. reading: how its rows are read. origin: the entry of ingest.sources that it came by. license: of its rows.
-    watermark: see SourceFile. staged: `path` is a copy of ours in the staging folder, which no message should name. public: it
-    comes from a place where anyone may publish, so that without a licence nobody may use it.
+    watermark: see SourceFile. staged: `path` is a copy of ours in the staging folder, which no message should name.
     """
 
     path: Path
@@ -52,7 +51,6 @@ class Found:
     license: str | None = None
     watermark: str | None = None
     staged: bool = False
-    public: bool = False
 
     @property
     def where(self) -> str:

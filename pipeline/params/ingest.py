@@ -93,6 +93,11 @@ class SourceParams(Reading):
         """What records call this entry."""
         return self.name or self.path or self.objects or self.hub or self.dataset_info or ""
 
+    @property
+    def public(self) -> bool:
+        """Whether it comes from a place where anyone may publish, so that without a licence nobody may use it."""
+        return self.hub is not None and not self.hub.startswith(("./", "../", "/"))
+
     @model_validator(mode="after")
     def _check_way_in(self) -> SourceParams:
         if problems := list(way_in_problems(self)):

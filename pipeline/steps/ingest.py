@@ -58,9 +58,9 @@ def ingest(
     which stay as they are; new shards and a quarantine file join them, and snapshot.json is replaced last, so a killed run
     changes nothing that counts. root: names in records are relative to it. as_of: what is newer than this instant is left for
     later. afresh: all sources are read again, under the params of today; nothing of `parent` is kept but its name. rules: what
-    each row must meet. licenses: the policy of domain/licensing.py, asked before a file is opened. forget, forgotten: what was
-    forgotten leaves the rows of `parent`, and does not come in with new ones. workers: how many processes take rows in; what is
-    written does not depend on it.
+    each row must meet. licenses: the policy of domain/licensing.py, asked of each entry of `sources` before it is fetched.
+    forget, forgotten: what was forgotten leaves the rows of `parent`, and does not come in with new ones. workers: how many
+    processes take rows in; what is written does not depend on it.
     Without new files, or anything new to forget, `parent` is returned and nothing is touched.
     Raises BadInput for sources that are not readable data or whose licence is not accepted, TryLater for a file that is still
     being written, Misuse when `parent` is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken
@@ -72,13 +72,14 @@ def ingest(
             where=str(folder),
             fix="give the dataset a name of its own, or start in an empty folder",
         )
+    _check_licenses(params, licenses)
     sweep(folder, parent)
     base = _base(parent, dataset, task, afresh=afresh)
     if forget is not None:
         base = forget(folder, base)
     ways = LocalFiles(sources) if isinstance(sources, Sequence) else sources
     found = ways.find(params, root=root, as_of=as_of, earlier=base.sources)
-    fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources}, licenses)
+    fresh = _fresh_files(found, as_of, {source.sha256 for source in base.sources})
     first = next(fresh, None)
     if first is None and base is parent:
         return parent
@@ -121,13 +122,19 @@ def _base(parent: Snapshot | None, dataset: str, task: Task, *, afresh: bool) ->
     return empty if parent is None else empty.model_copy(update={"tombstones": parent.tombstones})
 
 
-def _fresh_files(found: Iterable[Found], as_of: datetime | None, seen: set[str], licenses: Sequence[str]) -> Iterator[Opened]:
+def _check_licenses(params: IngestParams, accepted: Sequence[str]) -> None:
+    """Refuse the first entry of ingest.sources that may not be used, before anything of it is fetched."""
+    for source in params.sources:
+        entry = params.entry_of(source)
+        if problem := check_license(entry.license, accepted, public=entry.public):
+            raise BadInput(problem, where=f"ingest.sources: {entry.origin}", fix=license_fix(entry.license))
+
+
+def _fresh_files(found: Iterable[Found], as_of: datetime | None, seen: set[str]) -> Iterator[Opened]:
     """Files whose bytes are new, opened one at a time; of two files with the same bytes the first."""
     for one in found:
         if as_of is not None and one.modified > as_of.timestamp():
             continue
-        if problem := check_license(one.license, licenses, public=one.public):
-            raise BadInput(problem, where=one.origin or one.where, fix=license_fix(one.license))
         opened = open_checked(one)
         if opened.sha256 in seen:
             opened.close()

@@ -99,22 +99,43 @@ def test_params_take_ids_and_classes_and_nothing_else() -> None:
         CleanParams(licenses=())
 
 
-@pytest.mark.parametrize(("license", "taken"), [(None, True), ("own", True), ("CC-BY-4.0", True), ("CC-BY-NC-4.0", False)])
-def test_a_source_is_asked_for_its_licence_before_it_is_opened(tmp_path: Path, license: str | None, taken: bool) -> None:
-    inbox, folder = tmp_path / "inbox", tmp_path / "snapshot"
-    inbox.mkdir()
-    # Were the file opened, it would be refused for what it is.
-    (inbox / "rows.jsonl").write_bytes(b'{"prompt": "a", "completion": "b"}\n' if taken else b"\x00\x01 no rows at all")
+class Untouched:
+    """Sources that may not be asked for anything."""
 
-    def take() -> Any:
-        params = IngestParams(license=license)
-        return ingest(params, dataset="d", task=Task.GENERATE, sources=[inbox], parent=None, folder=folder, root=tmp_path)
+    def find(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a source was fetched before its licence was looked at")
 
-    if taken:
-        assert take().sources[0].license == license
-        return
-    with pytest.raises(BadInput, match="is noncommercial, which clean") as refusal:
-        take()
-    assert refusal.value.where
-    assert "clean.licenses" in str(refusal.value.fix)
-    assert not [path for path in folder.rglob("*") if path.is_file()]
+
+@pytest.mark.parametrize(
+    ("source", "licenses", "problem"),
+    [
+        ({"path": "inbox", "license": "CC-BY-NC-4.0"}, ACCEPTED, "its licence CC-BY-NC-4.0 is noncommercial"),
+        ({"path": "inbox", "license": "unknown"}, ACCEPTED, "its licence is said to be 'unknown'"),
+        ({"path": "inbox"}, ("permissive",), "no licence is said"),
+        ({"hub": "org/talk", "revision": "0" * 40}, ACCEPTED, "no licence is said"),
+        ({"hub": "org/talk", "revision": "0" * 40, "license": "openrail"}, ACCEPTED, "LicenseRef-openrail is not among"),
+    ],
+)
+def test_a_source_is_refused_before_it_is_fetched(
+    tmp_path: Path, source: dict[str, str], licenses: tuple[str, ...], problem: str
+) -> None:
+    params = IngestParams.model_validate({"sources": [{"path": "fine", "license": "MIT"}, source]})
+    with pytest.raises(BadInput) as refusal:
+        ingest(
+            params, dataset="d", task=Task.GENERATE, sources=Untouched(), parent=None, folder=tmp_path / "s", licenses=licenses
+        )
+    assert problem in refusal.value.what
+    assert refusal.value.where == f"ingest.sources: {source.get('hub') or 'inbox'}"
+    assert "license" in str(refusal.value.fix)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("license", [None, "own", "CC-BY-4.0", "MIT OR CC-BY-NC-4.0"])
+def test_an_accepted_source_comes_in_with_its_licence(bench: Any, license: str | None) -> None:
+    bench.put("rows.jsonl", [{"prompt": "a", "completion": "b"}])
+    assert bench.take(license=license).sources[0].license == license
+
+
+def test_folders_laid_out_like_the_hub_are_ones_own() -> None:
+    assert IngestParams.model_validate({"sources": [{"hub": "org/talk", "revision": "0" * 40}]}).sources[0].public  # type: ignore[union-attr]
+    assert not IngestParams.model_validate({"sources": [{"hub": "./talk"}]}).sources[0].public  # type: ignore[union-attr]
