@@ -12,7 +12,7 @@ from pipeline.curation.arrow_ipc import arrow_rows
 from pipeline.curation.documents import json_document
 from pipeline.curation.files import Opened
 from pipeline.curation.intake import Chunk
-from pipeline.curation.lines import CHUNK_BYTES, Row, cut_lines, json_lines
+from pipeline.curation.lines import Row, cut_lines, json_lines
 from pipeline.curation.prose import document_row, text_rows
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.tables import csv_rows, parquet_rows
@@ -20,7 +20,8 @@ from pipeline.errors import BadInput
 from pipeline.params import IngestParams
 
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
-_CHUNK_ROWS = 8192
+_CHUNK_ROWS, _CHUNK_RAW = 8192, 2 << 20
+"""So many rows that are parsed already, or bytes of them, make a chunk; values take several times the memory of their text."""
 
 
 def read_chunks(opened: Opened, params: IngestParams) -> Iterator[Chunk]:
@@ -84,7 +85,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     for row in rows:
         batch.append(row)
         size += row.raw_bytes
-        if len(batch) >= _CHUNK_ROWS or size >= CHUNK_BYTES:
+        if len(batch) >= _CHUNK_ROWS or size >= _CHUNK_RAW:
             yield batch
             batch, size = [], 0
     if batch:
