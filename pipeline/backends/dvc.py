@@ -66,14 +66,24 @@ class DvcStore:
 
     @_in_its_folder
     def checkout(self) -> None:
-        """Bring back the bytes of all that the folder tracks: from the cache, or the remote where the cache has lost them."""
-        from dvc.exceptions import CheckoutError
+        """Bring back the bytes of all that the folder tracks: from the cache, or the remote where the cache has lost them.
+
+        Raises Broken when neither has them: they were purged on request, or lost.
+        """
+        from dvc.exceptions import CheckoutError, DownloadError
 
         made = self._made()
         try:
             self.repo.checkout(made, force=True)
         except CheckoutError:
-            self.repo.pull(made, force=True)
+            try:
+                self.repo.pull(made, force=True)
+            except (CheckoutError, DownloadError) as error:
+                raise Broken(
+                    f"neither cache nor remote has all that this run tracks: {error}",
+                    where=str(self.root),
+                    fix="tuneline history tells what was purged on request; restore anything else from a backup",
+                ) from error
 
     @_in_its_folder
     def stale(self, stages: list[str]) -> list[str]:
