@@ -97,7 +97,7 @@ def _enough(curve: Curve, *, classify: bool) -> Answer:
     gain, least = curve.last - middle, curve.last - high
     enough = gain < _WORTH
     opinion = Opinion.YES if enough else Opinion.NO if least >= _WORTH else Opinion.UNCLEAR
-    said = f"{name} errs on {curve.last:.1%}; twice the data would take {gain:+.1%} of that away (at least {least:+.1%})"
+    said = f"{name} errs on {curve.last:.1%}; twice the data would take {100 * gain:.1f} points of that away (at least {100 * least:.1f})"
     return Answer(question=question, opinion=opinion, because=said, evidence=evidence)
 
 
@@ -126,7 +126,7 @@ def _solvable(
     gain, low, high = lift(found, answers, likeness)
     common = Counter(answers).most_common(1)[0][1] / len(answers)
     evidence = {
-        "above chance": f"{gain:+.3f} (95 % {low:+.3f} to {high:+.3f}) liker to the nearest row's answer than to a random one's",
+        "above chance": f"{gain:+.3f} (95 % {low:+.3f} to {high:+.3f}) more like a neighbour's answer than a random one's",
         "most frequent answer": f"{common:.1%}",
         "cheap learner": f"{1 - curve.last:.1%} right",
     }
@@ -175,5 +175,5 @@ def _page(snapshot: Snapshot, advice: Advice, curve: Curve) -> str:
         Lines("Error by size of the data", series, x_label="rows", y_label="error"),
         *(Table(f"Evidence: {a.question}", ("what", "seen"), list(a.evidence.items())) for a in advice.answers),
     ]
-    verdict = "; ".join(f"{a.question} {a.opinion.value.capitalize()}." for a in advice.answers)
+    verdict = " ".join(f"{a.question} {a.opinion.value.capitalize()}." for a in advice.answers)
     return page(f"Advice on {snapshot.dataset}", verdict, True if advice.fine else None, blocks)
