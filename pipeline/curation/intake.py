@@ -128,7 +128,7 @@ def quarantined(row: Row, why: Rejected, source: str, rules: RowRules | None = N
     raw, encoding = _readable(row.raw[:RAW_CAP])
     reason = why.reason.encode("utf-8", "replace").decode("utf-8")
     if rules is not None:
-        reason, raw = rules.screen(reason), _screened(raw, encoding, rules)
+        reason, raw = rules.screen(reason), _screened(raw, encoding, rules, cut=row.raw_bytes > RAW_CAP)
     return QuarantinedRow(
         source=source,
         line=row.line,
@@ -140,9 +140,9 @@ def quarantined(row: Row, why: Rejected, source: str, rules: RowRules | None = N
     )
 
 
-def _screened(raw: str, encoding: str, rules: RowRules) -> str:
+def _screened(raw: str, encoding: str, rules: RowRules, *, cut: bool) -> str:
     if encoding == "utf-8":
-        return rules.screen(raw)
+        return rules.screen(raw, cut=cut)
     # Marks cannot be put among bytes that are no text, so such a row is kept whole or not at all.
     plain = base64.b64decode(raw).decode("latin-1")
     return raw if rules.screen(plain) == plain else ""

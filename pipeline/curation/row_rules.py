@@ -21,6 +21,7 @@ from pipeline.params.ingest import CleanParams
 from pipeline.ports import Detector
 
 _FORMS: dict[str, Literal["NFC", "NFKC"]] = {"nfc": "NFC", "nfkc": "NFKC"}
+_LONGEST_FINDING = 4096
 _ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
 
 
@@ -69,14 +70,19 @@ class RowRules:
         counts, self.altered = dict(sorted(self.altered.items())), Counter()
         return counts
 
-    def screen(self, text: str) -> str:
-        """A text of a row that was refused for another reason, as quarantine may keep it: with marks where policy says so."""
-        for detector, policy, _ in self._searches:
-            if policy in ("redact", "refuse"):
-                # JSON can write any character as an escape, and this row may be one that could not be parsed.
-                plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text) if "\\u00" in text else text
-                marked, found = redact(plain, detector)
-                text = marked if found else text
+    def screen(self, text: str, *, cut: bool = False) -> str:
+        """A text of a row that was refused for another reason, as quarantine may keep it: with marks where policy says so.
+
+        cut: the row went on where `text` ends. Half of a finding may stand there, so the end is left out.
+        """
+        searches = [search for search in self._searches if search.policy in ("redact", "refuse")]
+        if cut and searches:
+            text = text[:-_LONGEST_FINDING]
+        for detector, _, _ in searches:
+            # JSON can write any character as an escape, and this row may be one that could not be parsed.
+            plain = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text) if "\\u00" in text else text
+            marked, found = redact(plain, detector)
+            text = marked if found else text
         return text
 
     def _is_clean(self, row: str) -> bool:

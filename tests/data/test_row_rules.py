@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.curation.formats import Parts, read_parts
+from pipeline.curation.lines import RAW_CAP
 from pipeline.curation.placeholders import find_placeholders
 from pipeline.curation.reasons import Code, Rejected
 from pipeline.curation.row_rules import RowRules
@@ -253,6 +254,17 @@ def test_quarantine_and_snapshot_hold_nothing_private(bench: Any) -> None:
     everything = b"".join(bench.bytes_of_snapshot().values()) + "".join(str(example) for example in bench.examples).encode()
     for private in (b"secret.org", AWS.encode(), b"YWRhQHNlY3JldC5vcmc"):
         assert private not in everything
+
+
+def test_half_a_finding_at_the_end_of_what_is_kept_is_left_out(bench: Any) -> None:
+    start = '{"prompt": "'
+    long = start + "x" * (RAW_CAP - len(start) - 8) + " ada.byron@secret.org" + "x" * 100
+    bench.put("rows.jsonl", long + "\n" + '{"prompt": "a", "completion": "b"}\n')
+    bench.take(rules=rules(personal_data="redact"))
+    (row,) = bench.quarantine
+    assert row.raw.startswith(start + "xxx")
+    assert "ada" not in row.raw
+    assert row.raw_bytes == len(long)
 
 
 def test_what_rules_did_is_counted_by_source(bench: Any) -> None:
