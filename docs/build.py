@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline.params import Params
+from pipeline.params.ingest import SourceParams
 
 HEAD = """# params.yaml, key by key
 
@@ -26,11 +28,18 @@ def params_page() -> str:
     for name, section in Params.model_fields.items():
         model = section.annotation
         assert model is not None
-        parts.append(f"\n## {section.alias or name}\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n")
-        for key, field in model.model_fields.items():
-            meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
-            parts.append(f"| `{key}` | {_values(field)} | {_default(field)} | {meaning} |\n")
+        parts.append(f"\n## {section.alias or name}\n\n{_table(model)}")
+        if name == "ingest":
+            parts.append(f"\n### An entry of ingest.sources\n\nWays in: docs/sources.md.\n\n{_table(SourceParams)}")
     return "".join(parts)
+
+
+def _table(model: type[BaseModel]) -> str:
+    rows = ["| key | values | default | meaning |\n| --- | --- | --- | --- |\n"]
+    for key, field in model.model_fields.items():
+        meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
+        rows.append(f"| `{key}` | {_values(field)} | {_default(field)} | {meaning} |\n")
+    return "".join(rows)
 
 
 def _values(field: FieldInfo) -> str:
@@ -55,6 +64,8 @@ def _type(kind: Any) -> str:
         return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
     if arguments:
         return " or ".join(_type(part) for part in arguments)
+    if kind is SourceParams:
+        return "entry (below ingest)"
     if isinstance(kind, type) and hasattr(kind, "__members__"):
         return ", ".join(f"`{value}`" for value in kind)
     return {str: "text", int: "whole number", float: "number", type(None): "nothing"}.get(kind, str(kind))
