@@ -59,7 +59,9 @@ class Workers:
     def submit(self, item: Any) -> Future[Any]:
         """The job's answer to `item`, or the exception it raised; Broken when the process ended before it answered."""
         if self._threads is not None:
-            return self._threads.submit(self._ask, item)
+            # What is nested too deep to be sent is worked on here.
+            with suppress(RecursionError):
+                return self._threads.submit(self._ask, _pickled(item))
         answer: Future[Any] = Future()
         answer.set_result(self._job(item))
         return answer
@@ -79,14 +81,14 @@ class Workers:
             for _ in range(self._count):
                 process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 self._processes.append(process)
-                _send(_pipe(process.stdin), self._job)
+                _send(_pipe(process.stdin), _pickled(self._job))
                 self._idle.put(process)
         except BaseException:
             self._end()
             raise
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="workers")
 
-    def _ask(self, item: Any) -> Any:
+    def _ask(self, item: bytes) -> Any:
         process = self._idle.get()
         try:
             _send(_pipe(process.stdin), item)
@@ -129,13 +131,16 @@ def serve() -> None:
                 answer = True, job(item)
             except Exception as error:
                 answer = False, error
-            _send(answers, answer)
+            _send(answers, _pickled(answer))
             del item, answer
             gc.collect()
 
 
-def _send(pipe: BinaryIO, value: Any) -> None:
-    content = pickle.dumps(value, protocol=5)
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, protocol=5)
+
+
+def _send(pipe: BinaryIO, content: bytes) -> None:
     pipe.write(_SIZE.pack(len(content)))
     pipe.write(content)
     pipe.flush()

@@ -184,6 +184,15 @@ def test_the_first_file_that_is_wrong_is_named(bench: Any, make_rows: Rows, eage
     assert str(caught.value.where).endswith("b.jsonl")
 
 
+def test_rows_that_nest_too_deep_to_be_sent_are_taken_in_all_the_same(bench: Any, make_rows: Rows, eager: None) -> None:
+    deep = "[" * 450 + "]" * 450
+    rows = [*map(json.dumps, make_rows(20)), f'{{"prompt": "deep", "completion": "x", "more": {deep}}}']
+    bench.put("a.json", f"[{','.join(rows)}]")
+    params = IngestParams(max_depth=500)
+    snapshot = ingest(params, dataset="d", task=Task.GENERATE, sources=[bench.inbox], parent=None, folder=bench.folder, workers=2)
+    assert snapshot.rows == 21
+
+
 def test_answers_and_errors_of_workers_come_back(eager: None) -> None:
     with Workers(fail_on_odd, 2) as crew:
         crew.expect(1)
