@@ -31,6 +31,7 @@ from pipeline.backends.run_folder import (
 )
 from pipeline.deeds import log_evidence, move_to, replay_curves, run_gate, settle
 from pipeline.domain.data import CheckResult, Curation, Snapshot, Splits, ValidationReport
+from pipeline.domain.drift import DriftReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
@@ -119,6 +120,10 @@ def _take_data_in(
     report = ValidationReport.read(run.workspace.validation_record)
     if not report.passed:
         return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_VALIDATION, report.failures)
+    _step(world, run, params, "drift")
+    drift = DriftReport.read(run.workspace.drift_record)
+    if not drift.passed:
+        return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, drift.failures)
     _step(world, run, params, "curate")
     curation = Curation.read(run.workspace.curation_record)
     if not curation.passed:
@@ -200,9 +205,13 @@ def _refuse_data(world: World, run: RunFolder, ending: Ending, failures: tuple[C
 
 
 def _data_links(run: RunFolder) -> dict[str, str]:
-    pages = {"validation": run.workspace.validation / "validation.html", "curation": run.workspace.curation / "curation.html"}
-    lists = {"leaks": run.workspace.splits / "leaks.parquet"}
-    found = {name: page_link(path) for name, path in (pages | lists).items() if path.is_file()}
+    files = {
+        "validation": run.workspace.validation / "validation.html",
+        "drift": run.workspace.drift / "drift.html",
+        "curation": run.workspace.curation / "curation.html",
+        "leaks": run.workspace.splits / "leaks.parquet",
+    }
+    found = {name: page_link(path) for name, path in files.items() if path.is_file()}
     return {**found, "folder": str(run.workspace.root)}
 
 
@@ -250,4 +259,6 @@ def _data_facts(snapshot: Snapshot, run: RunFolder) -> tuple[str, ...]:
     counts = f"{read} rows read: {ended}; {snapshot.rows} in the snapshot"
     curation = Curation.read(run.workspace.curation_record)
     rules = [f"{rule.rule}: {rule.found} found, {rule.dropped} left out" for rule in curation.rules if rule.found]
-    return (counts, *rules)
+    drifted = DriftReport.read(run.workspace.drift_record).drifted
+    drift = [f"drift: {', '.join(f'{s.aspect} (effect {s.effect:.2f})' for s in drifted)}"] if drifted else []
+    return (counts, *rules, *drift)

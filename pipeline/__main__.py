@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, look, records, release, run
+from pipeline.commands import audit, data, drift, look, records, release, run
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ for command in (
     run.ingest,
     look.explore,
     look.advise,
+    drift.drift,
     release.promote,
     release.rollback,
     release.releases,
@@ -44,6 +45,7 @@ for command in (
 ):
     app.command()(command)
 app.command(hidden=True)(run.step)
+app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 
 

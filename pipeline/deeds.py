@@ -71,8 +71,8 @@ def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: Evalua
 
 def log_evidence(workspace: Workspace, tracker: Tracker) -> None:
     """Put the run's pages, records and final scores where MLflow's readers look for them."""
-    pages = (workspace.report_page, workspace.validation / "validation.html", workspace.curation / "curation.html")
-    for page in pages:
+    made = (workspace.validation / "validation.html", workspace.drift / "drift.html", workspace.curation / "curation.html")
+    for page in (workspace.report_page, *made):
         tracker.log_file(page, "reports")
     tracker.log_folder(workspace.validation / "data_docs", "reports/data_docs")
     for record in _records(workspace):
@@ -200,6 +200,7 @@ def _records(workspace: Workspace) -> list[Path]:
     return [
         workspace.snapshot_record,
         workspace.validation_record,
+        workspace.drift_record,
         workspace.curation_record,
         workspace.frozen_record,
         workspace.splits_record,

@@ -132,10 +132,13 @@ def _params(world: World, path: Path) -> Iterator[Finding]:
     yield Finding("params", True, f"{path}: {params.model.name}, {params.model.task}")
     base = find_base(world, Workspace(world.project.root), params)
     yield Finding("base model", True, str(base))
-    missing = [s for s in params.ingest.sources if not (world.git.root / s).exists()]
+    entries = [params.ingest.entry_of(source) for source in params.ingest.sources]
+    # What is elsewhere (queries, objects, hubs) is asked by the run, which says what is wrong with it.
+    paths = [entry.path for entry in entries if entry.path and not set("*?[") & set(entry.path)]
+    missing = [path for path in paths if not (world.git.root / path).exists()]
     yield Finding(
         "sources",
         not missing,
-        f"missing: {', '.join(missing)}" if missing else ", ".join(params.ingest.sources),
+        f"missing: {', '.join(missing)}" if missing else ", ".join(entry.origin for entry in entries),
         "make the folder, or name others in ingest.sources",
     )

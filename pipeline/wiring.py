@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport
 from pipeline.domain.model import Champion, TrainingRun
 from pipeline.errors import Misuse
-from pipeline.ports import Archive, Ledger, PastRuns, Progress, RecordIndex, Registry, Snapshots, Tracker, silent
+from pipeline.ports import Archive, Embedder, Ledger, PastRuns, Progress, RecordIndex, Registry, Snapshots, Tracker, silent
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.curation.row_rules import RowRules
     from pipeline.params import CleanParams, Params, SourceParams
 
-STEPS = ("validate", "curate", "split", "train", "evaluate")
+STEPS = ("validate", "drift", "curate", "split", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,8 @@ def run_step(
     """Run one stage of dvc.yaml on the files of a run's folder. train opens a tracked run of its own unless it is given one."""
     if name == "validate":
         _validate(workspace, params, progress)
+    elif name == "drift":
+        _drift(world, workspace, params, progress)
     elif name == "curate":
         _curate(world, workspace, params, progress)
     elif name == "split":
@@ -254,6 +256,18 @@ def _validate(workspace: Workspace, params: Params, progress: Progress) -> None:
     snapshot = Snapshot.read(workspace.snapshot_record)
     folder, out = workspace.snapshot, workspace.validation
     validate(snapshot, params.validate_, folder=folder, out=out, expectations=GreatExpectations(), progress=progress)
+
+
+def _drift(world: World, workspace: Workspace, params: Params, progress: Progress) -> None:
+    from pipeline.steps.drift import drift_of_batch
+
+    embedder: Embedder | None = None
+    if params.drift.text == "embeddings" and params.drift.policy != "off":
+        from pipeline.modeling.embedding import TextEncoder
+
+        embedder = TextEncoder(find_encoder(world, workspace, params))
+    snapshot, folder = Snapshot.read(workspace.snapshot_record), workspace.snapshot
+    drift_of_batch(snapshot, params.drift, folder=folder, out=workspace.drift, embedder=embedder, progress=progress)
 
 
 def _curate(world: World, workspace: Workspace, params: Params, progress: Progress) -> None:

@@ -55,6 +55,11 @@ class Workspace:
         return self.root / "work" / "validate"
 
     @property
+    def drift(self) -> Path:
+        """Folder: drift.json and drift.html, the newest batch against the rows before it."""
+        return self.root / "work" / "drift"
+
+    @property
     def curation(self) -> Path:
         """Folder: curation.json, curation.html, dropped.parquet, and lists for review."""
         return self.root / "work" / "curate"
@@ -102,6 +107,10 @@ class Workspace:
     @property
     def reviewed_list(self) -> Path:
         return self.reviewed / "left_out.csv"
+
+    @property
+    def drift_record(self) -> Path:
+        return self.drift / "drift.json"
 
     @property
     def curation_record(self) -> Path:

@@ -26,7 +26,7 @@ from pipeline.workspace import Project, Workspace
 CODE = ("pipeline", "flows", "dvc.yaml", ".dvc/config", ".dvcignore", "pyproject.toml")
 """What runs. A change elsewhere makes no run dirty: params and data are recorded with the run itself."""
 
-DATA_STAGES = ["validate", "curate", "split"]
+DATA_STAGES = ["validate", "drift", "curate", "split"]
 STAGES = [*DATA_STAGES, "train", "evaluate"]
 KINDS = ("run", "data", "invalid")
 _CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "champion")))

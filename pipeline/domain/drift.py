@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from pipeline.domain.data import CheckResult
 from pipeline.domain.record import Record, Value
 
 
@@ -79,3 +80,19 @@ class DriftReport(Record):
     def passed(self) -> bool:
         """False when params say that drift ends the run, and there is some."""
         return self.policy != "block" or not self.drifted
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        """What ends a run: each aspect that drifted, where params say that drift does."""
+        if self.passed:
+            return ()
+        allowed = f"effect below {self.min_effect:g}, or p above {self.false_alarms:g} (drift.policy: block)"
+        return tuple(
+            CheckResult(
+                name=f"drift.{shift.aspect}",
+                passed=False,
+                expected=allowed,
+                observed=f"effect {shift.effect:.2f}, adjusted p {shift.adjusted:.4f}",
+            )
+            for shift in self.drifted
+        )
