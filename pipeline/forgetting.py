@@ -100,7 +100,8 @@ def _stored_shards(world: World, model: str) -> dict[str, Path]:
 
 def _sources(world: World, found: WhoHas, sought: Sought, progress: Progress) -> Iterator[SourceLeft]:
     """Source files of the model's snapshots that are still where they were, and hold one of the texts. They are the user's."""
-    from pipeline.backends.byte_search import Needles, lines_with
+    from pipeline.backends.byte_search import lines_with
+    from pipeline.backends.needles import Needles
 
     needles = Needles(sought.texts)
     names = sorted({name for run in world.past_runs.runs(found.model) for name in run.sources})

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.backends.byte_search import Needles, search_files, search_git
+from pipeline.backends.byte_search import search_files, search_git
 from pipeline.backends.dvc import DvcStore
 from pipeline.backends.erasing import Plan, carry_out, clear_passing, keep_remains, plan
 from pipeline.backends.git import REFS
+from pipeline.backends.needles import Needles
 from pipeline.backends.past_runs import GitDvcPastRuns
 from pipeline.backends.run_folder import KeptRun, RunFolder, discard, head_data, keep_run, one_run_at_a_time, open_run
 from pipeline.curation.describing import write_description

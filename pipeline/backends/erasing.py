@@ -14,8 +14,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipeline.backends.byte_search import Needles
 from pipeline.backends.git import Git
+from pipeline.backends.needles import Needles
 from pipeline.domain.erasure import ErasedFile
 from pipeline.domain.record import digest_file
 from pipeline.errors import TryLater

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.backends.byte_search import Needles, forms, lines_with, search_files, search_git
+from pipeline.backends.byte_search import lines_with, search_files, search_git
+from pipeline.backends.needles import Needles, forms
 from pipeline.domain.data import QuarantinedRow
 from pipeline.domain.record import canonical_json
 from tests.checkouts import git

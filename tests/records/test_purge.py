@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.backends.byte_search import Needles, search_files, search_git
+from pipeline.backends.byte_search import search_files, search_git
+from pipeline.backends.needles import Needles
 from pipeline.domain.data import Snapshot
 from tests.story_town import Town
 
