@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -185,7 +186,9 @@ def test_the_first_file_that_is_wrong_is_named(bench: Any, make_rows: Rows, eage
 
 
 def test_rows_that_nest_too_deep_to_be_sent_are_taken_in_all_the_same(bench: Any, make_rows: Rows, eager: None) -> None:
-    deep = "[" * 450 + "]" * 450
+    deep = '{"a":' * 498 + "1" + "}" * 498
+    with pytest.raises(RecursionError):
+        pickle.dumps([{"more": json.loads(deep)}])
     rows = [*map(json.dumps, make_rows(20)), f'{{"prompt": "deep", "completion": "x", "more": {deep}}}']
     bench.put("a.json", f"[{','.join(rows)}]")
     params = IngestParams(max_depth=500)
