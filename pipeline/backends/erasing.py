@@ -23,6 +23,8 @@ from pipeline.workspace import Project
 
 BLANK = b"forgotten on request"
 _SQLITE = b"SQLite format 3\0"
+_PATIENCE = 30.0
+"""Seconds to wait for a locked database."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ def blank_cells(path: Path, needles: Needles) -> int:
     """Put BLANK in the place of each sought text in a SQLite database, and compact it so that free pages keep nothing."""
     count = 0
     try:
-        with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as database:
+        with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as database:
             database.text_factory = bytes
             database.execute("PRAGMA secure_delete = ON")
             for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
