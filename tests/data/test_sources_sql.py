@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import subprocess
+import sys
 import traceback
 from contextlib import closing
 from datetime import UTC, datetime
@@ -228,3 +230,27 @@ def test_no_record_or_file_holds_where_the_database_is(bench: SourceBench, ticke
     for content in bench.files().values():
         assert tickets.password.encode() not in content
         assert b"127.0.0.1" not in content
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from pipeline.backends.sources.sql import fetch_rows
+from pipeline.params import IngestParams
+
+root = Path(sys.argv[1])
+query = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SELECT id, 'q ' || id AS prompt FROM n LIMIT 200000"
+params = IngestParams(sources=[{"name": "q", "sql": query, "url": "sqlite:///crm.db"}])
+entry = params.entry_of(params.sources[0])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+[found] = fetch_rows(entry, params.reading_of(entry), root / "out", root=root, as_of=None, earlier=(), limit=1 << 30)
+print(found.path.read_bytes().count(b"\\n"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_rows_are_streamed(bench: SourceBench, database: Path) -> None:
+    (bench.root / "out").mkdir()
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(bench.root)], capture_output=True, text=True, check=True)
+    count, grown_kib = map(int, done.stdout.split())
+    assert count == 200_000
+    assert grown_kib < 120_000

@@ -77,7 +77,8 @@ def _line(row: Mapping[str, Any]) -> bytes:
     value = {key: plain(item) for key, item in row.items()}
     if not any(isinstance(item, float) and not math.isfinite(item) for item in value.values()):
         try:
-            return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+            # Copied: what orjson returns lies in a buffer of several kilobytes, and hundreds of thousands of lines are held.
+            return bytes(memoryview(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)))
         except TypeError:  # an integer beyond 64 bits, or half of a surrogate pair
             pass
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
