@@ -6,7 +6,9 @@ knowledge; here they are asked in order, and what their policies say is done.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +19,7 @@ import numpy as np
 from pipeline.curation.keys import KEY, Keys, hex_keys
 from pipeline.curation.rules.answer_shapes import ENOUGH, AnswerShapes, ShapeCounting, strays
 from pipeline.curation.rules.balance import balance
-from pipeline.curation.rules.columns import LOOKED_AT, Columns, Gathering
+from pipeline.curation.rules.columns import LOOKED_AT, Columns, Digested, Gathering, digest_rows
 from pipeline.curation.rules.contradictions import contradictions
 from pipeline.curation.rules.findings import Findings
 from pipeline.curation.rules.given_away import given_away
@@ -33,6 +35,7 @@ from pipeline.curation.rules.reviews import COLUMNS, write_reviews
 from pipeline.curation.rules.rulings import Rulings
 from pipeline.curation.rules.token_lengths import TokenLengths
 from pipeline.curation.shards import read_tables
+from pipeline.curation.workers import Workers
 from pipeline.domain.data import Curation, Snapshot, ValidationReport
 from pipeline.errors import Broken, Misuse
 from pipeline.pages import Block, Table
@@ -52,13 +55,15 @@ def curate(
     scratch: Path,
     tokenizer: Path | None = None,
     reviewed: Path | None = None,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> Curation:
     """Ask the rules of `params` of the snapshot in `folder`; write curation.json, curation.html, dropped.parquet and lists for
     review below `out`; return the record. The same snapshot, params and reviewed list make the same bytes.
 
     scratch: where large computations put files that do not outlive the step. tokenizer: the base's tokenizer.json, needed for
-    caps in tokens. reviewed: the list that curate.leave_out names, wherever it was put.
+    caps in tokens. reviewed: the list that curate.leave_out names, wherever it was put. workers: how many processes read rows;
+    what is written does not depend on it.
     A failed rule is a failed check in the record. Raises Misuse when `validation` did not pass or is of another snapshot, or the
     tokenizer or the reviewed list is missing; BadInput when the list is none; Tampered when a shard is not what was recorded.
     """
@@ -74,7 +79,7 @@ def curate(
     def batches(*names: str) -> Iterator[Any]:
         return read_tables(folder, snapshot.shards, names, batch_rows=_BATCH)
 
-    table = _read(snapshot, batches, lengths, progress)
+    table = _read(snapshot, batches, lengths, workers, progress)
     rulings = Rulings(len(table.columns))
     origins = {source.name: source.origin for source in snapshot.sources}
     _ask_what_leaves_rows_out(rulings, table, params, listed, lengths)
@@ -130,16 +135,29 @@ def _token_lengths(params: CurateParams, tokenizer: Path | None) -> TokenLengths
     return TokenLengths(tokenizer, most_input=params.max_input_tokens, most_output=params.max_output_tokens)
 
 
-def _read(snapshot: Snapshot, batches: Callable[..., Iterator[Any]], lengths: TokenLengths | None, progress: Progress) -> _Table:
+def _read(
+    snapshot: Snapshot, batches: Callable[..., Iterator[Any]], lengths: TokenLengths | None, workers: int, progress: Progress
+) -> _Table:
     gathering, shapes, style, done = Gathering(), ShapeCounting(), StyleProfile(), 0
-    for batch in batches(*LOOKED_AT):
-        gathering.add(batch)
-        shapes.add(batch)
-        style.count(batch)
-        if lengths is not None:
-            lengths.add(batch)
-        done += batch.num_rows
-        progress("reading rows", done, snapshot.rows)
+    waiting: deque[tuple[Any, Future[Digested]]] = deque()
+
+    def settle(down_to: int) -> None:
+        while len(waiting) > down_to:
+            batch, digested = waiting.popleft()
+            gathering.add(batch, digested.result())
+
+    with Workers(digest_rows, workers) as crew:
+        crew.expect(sum(shard.bytes for shard in snapshot.shards))
+        for batch in batches(*LOOKED_AT):
+            waiting.append((batch, crew.submit(batch)))
+            shapes.add(batch)
+            style.count(batch)
+            if lengths is not None:
+                lengths.add(batch)
+            done += batch.num_rows
+            progress("reading rows", done, snapshot.rows)
+            settle(down_to=crew.depth)
+        settle(down_to=0)
     if done != snapshot.rows:
         raise Broken(f"the shards hold {done} rows, and the snapshot says {snapshot.rows}")
     return _Table(gathering.finish(), shapes.finish(), style, batches)

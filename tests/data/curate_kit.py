@@ -59,8 +59,8 @@ class CurateBench:
         self.snapshot = _snapshot(self.folder, self.examples, task, origins or {})
 
     def curate(self, *, passed: bool = True, snapshot: str | None = None, **more: Any) -> Curation:
-        """Curate with params by keyword; paths (tokenizer, reviewed) are handed through."""
-        paths = {name: more.pop(name) for name in ("tokenizer", "reviewed") if name in more}
+        """Curate with params by keyword; paths (tokenizer, reviewed) and workers are handed through."""
+        paths = {name: more.pop(name) for name in ("tokenizer", "reviewed", "workers") if name in more}
         check = CheckResult(name="rows", passed=passed, expected="", observed="")
         report = ValidationReport(snapshot=snapshot or self.snapshot.digest, rows=self.snapshot.rows, suite="", checks=(check,))
         params = CurateParams(**more)

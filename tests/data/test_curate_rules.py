@@ -260,7 +260,7 @@ def test_a_share_that_cannot_be_met_fails_and_leaves_nothing_out(tmp_path: Path)
 def test_what_is_left_without_the_surplus_meets_every_share(
     tmp_path_factory: pytest.TempPathFactory, counts: dict[str, int], rated: int, origin: float, most_feedback: float
 ) -> None:
-    from pipeline.curation.rules.columns import LOOKED_AT, Gathering
+    from pipeline.curation.rules.columns import LOOKED_AT, Gathering, digest_rows
     from pipeline.curation.shards import read_tables
 
     rows = [answer(f"{name}{i}", "a", source=name) for name, many in counts.items() for i in range(many)]
@@ -268,7 +268,7 @@ def test_what_is_left_without_the_surplus_meets_every_share(
     bench = CurateBench(tmp_path_factory.mktemp("bench"), rows)
     gathering = Gathering()
     for batch in read_tables(bench.folder, bench.snapshot.shards, LOOKED_AT):
-        gathering.add(batch)
+        gathering.add(batch, digest_rows(batch))
     columns = gathering.finish()
     kept = np.ones(len(rows), np.bool_)
     found = surplus(columns, kept, {}, origin=origin, feedback=most_feedback)

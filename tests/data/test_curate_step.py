@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from curate_kit import CurateBench, answer, check, count, feedback, label
 
-from pipeline.curation.rules.columns import Gathering
+from pipeline.curation.rules.columns import Gathering, digest_rows
 from pipeline.domain.data import Task
 from pipeline.domain.record import digest_file
 from pipeline.errors import BadInput, Misuse, Tampered
@@ -95,6 +95,16 @@ def test_the_same_input_gives_the_same_bytes_and_leaves_nothing_of_an_earlier_ru
     first = CurateBench(tmp_path / "other", rows)
     assert first.curate(contradictions="drop") == bench.curate(contradictions="drop")
     assert bench.files() == first.files()
+
+
+def test_other_processes_write_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.curation.workers.WORTH_STARTING", 1)
+    monkeypatch.setattr(step, "_BATCH", 16)
+    rows = [answer(f"question {i % 70}", f"answer {i % 3}") for i in range(300)]
+    alone, together = (CurateBench(tmp_path / name, rows) for name in ("alone", "together"))
+    assert alone.curate(contradictions="drop") == together.curate(contradictions="drop", workers=2)
+    assert alone.files() == together.files()
+    assert len(alone.dropped) > 0
 
 
 def test_files_that_are_links_into_the_cache_are_not_written_through(tmp_path: Path) -> None:
@@ -222,7 +232,8 @@ def test_what_is_held_of_a_row_does_not_grow_with_its_text() -> None:
     held = []
     for text in ("short", "long " * 2000):
         gathering = Gathering()
-        gathering.add(pa.RecordBatch.from_pylist([{**answer(f"{text} {i}", text), "source": "a"} for i in range(100)]))
+        batch = pa.RecordBatch.from_pylist([{**answer(f"{text} {i}", text), "source": "a"} for i in range(100)])
+        gathering.add(batch, digest_rows(batch))
         columns = gathering.finish()
         arrays = (columns.asked, columns.said, columns.kinds, columns.sources, columns.labels, columns.given_away)
         held.append(sum(array.nbytes for array in arrays))

@@ -19,6 +19,7 @@ from pipeline.domain.data import ExampleKind
 
 Codes = npt.NDArray[np.int32]
 Digests = npt.NDArray[np.uint64]
+Digested = tuple[bytes, bytes, bytes]
 LOOKED_AT = ("kind", "input", "output", "source")
 """The columns of an example that are read for this table."""
 
@@ -66,6 +67,20 @@ class Columns:
         return self.kinds == names.index(kind) if kind in names else np.zeros(len(self), np.bool_)
 
 
+def digest_rows(batch: Any) -> Digested:
+    """Digests of what each row of a batch asks, and of what it says, eight bytes each, and whether its prompt holds the answer.
+
+    The one part of the work that runs Python for every row, so it can be done in other processes.
+    """
+    asked, said, given_away = bytearray(), bytearray(), bytearray()
+    for row in zip(*(batch.column(name).to_pylist() for name in ("kind", "input", "output")), strict=True):
+        asks, says = asked_and_said(*row)
+        asked += blake2b(asks.encode(), digest_size=8).digest()
+        said += blake2b(says.encode(), digest_size=8).digest()
+        given_away.append(gives_away(row[0], asks, says))
+    return bytes(asked), bytes(said), bytes(given_away)
+
+
 class Gathering:
     """Makes Columns of batches that come one after the other (`add`), with the columns LOOKED_AT."""
 
@@ -73,22 +88,18 @@ class Gathering:
         self._kinds, self._sources, self._labels = Names(), Names(), Names()
         self._parts: list[tuple[Any, ...]] = []
 
-    def add(self, batch: Any) -> None:
+    def add(self, batch: Any, digested: Digested) -> None:
+        """Take in a batch, and what `digest_rows` said of it."""
+        asked, said, given_away = digested
         kinds = batch.column("kind")
-        asked, said, given_away = bytearray(), bytearray(), []
-        for row in zip(kinds.to_pylist(), batch.column("input").to_pylist(), batch.column("output").to_pylist(), strict=True):
-            asks, says = asked_and_said(*row)
-            asked += blake2b(asks.encode(), digest_size=8).digest()
-            said += blake2b(says.encode(), digest_size=8).digest()
-            given_away.append(gives_away(row[0], asks, says))
         self._parts.append(
             (
-                np.frombuffer(bytes(asked), "<u8"),
-                np.frombuffer(bytes(said), "<u8"),
+                np.frombuffer(asked, "<u8"),
+                np.frombuffer(said, "<u8"),
                 self._kinds.encode(kinds),
                 self._sources.encode(batch.column("source")),
                 self._label_codes(kinds, batch.column("output")),
-                np.array(given_away, np.bool_),
+                np.frombuffer(given_away, np.bool_),
             )
         )
 
