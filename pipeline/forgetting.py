@@ -132,6 +132,7 @@ def _remains(world: World, found: WhoHas, sources: tuple[SourceLeft, ...], purge
         if found.count:
             yield "the next run begins without it; earlier snapshots, caches and remotes keep it until forget --purge"
         return
+    yield from (f"the model {name} has it too: forget it there, with its --params" for name in purged.others)
     yield from (f"still held by {place}" for place in purged.search.places)
     if not purged.search.texts:
         yield "none of its texts is known here any more, so only its id was searched for: give the text itself to search for that"

@@ -20,13 +20,16 @@ from pipeline.backends.erasing import Plan, carry_out, clear_passing, keep_remai
 from pipeline.backends.git import REFS
 from pipeline.backends.needles import Needles
 from pipeline.backends.past_runs import GitDvcPastRuns
-from pipeline.backends.run_folder import KeptRun, RunFolder, discard, head_data, keep_run, one_run_at_a_time, open_run
+from pipeline.backends.run_folder import KeptRun, RunFolder, discard, head_data, head_run, keep_run, one_run_at_a_time, open_run
 from pipeline.curation.describing import write_description
 from pipeline.curation.forgetting import redact_quarantine
 from pipeline.curation.shards import sweep
 from pipeline.domain.data import Snapshot
 from pipeline.domain.erasure import Purged, SearchReport, Sought, tombstones
+from pipeline.domain.gating import GateDecision, Outcome
+from pipeline.domain.release import registrations, version_record
 from pipeline.domain.sightings import WhoHas
+from pipeline.errors import TryLater
 from pipeline.placing import place_frozen
 from pipeline.ports import Progress, silent
 from pipeline.steps.forget import forget, take_out
@@ -54,9 +57,11 @@ def purge(
     """Take a forgotten record out of everything that this project stores, and search all of it for what is left.
 
     found, sought: what who-has said, and the texts and ids of its rows. A text that other records hold too is theirs as well: it
-    is neither removed nor searched for. Raises TryLater while a run of the model is under way or a database is in use.
+    is neither removed nor searched for. Raises TryLater while a run of the model is under way or was not finished, or a database
+    is in use.
     """
     with one_run_at_a_time(world.project, found.model):
+        _refuse_unfinished(world, found.model)
         sought = _remembered(world.project, found, sought)
         head = _Head.open(world, params, sought, progress)
         try:
@@ -82,7 +87,24 @@ def purge(
             _journal(world.project, found).unlink()
     shared = sum(text not in needles.texts for text in Needles(sought.texts).texts)
     run = made.key if made else None
-    return Purged(event=event.sequence, files=len(files), cells=cells, run=run, shared=shared, search=proof)
+    others = tuple(sorted(set(planned.elsewhere.values())))
+    return Purged(event=event.sequence, files=len(files), cells=cells, run=run, shared=shared, others=others, search=proof)
+
+
+def _refuse_unfinished(world: World, model: str) -> None:
+    """A run that passed its gate and died before it was registered is registered by the next run, from the data it kept."""
+    kept = head_run(world.git, model)
+    verdict = world.git.show(kept.commit, "work/release/decision.json") if kept else None
+    if kept is None or verdict is None:
+        return
+    passed = GateDecision.from_json(verdict.decode(), where=kept.tag).verdict is Outcome.PASSED
+    events = world.ledger.events(model)
+    if passed and kept.tag not in {version_record(events, version).tag for version in registrations(events)}:
+        raise TryLater(
+            f"{kept.key} passed its gate and was not registered, since it was killed",
+            where=kept.tag,
+            fix="tuneline run registers it first of all; purge then",
+        )
 
 
 def _journal(project: Project, found: WhoHas) -> Path:

@@ -30,7 +30,7 @@ _PATIENCE = 30.0
 @dataclass(slots=True)
 class Plan:
     """What is to be taken away. erased: files that records name, or may name, for the ledger. objects: MD5s in cache and remote →
-    a stored copy. names: what the record index calls them. elsewhere: places of another model, which are left alone."""
+    a stored copy. names: what the record index calls them. elsewhere: places that are left alone → whose model's they are."""
 
     erased: list[ErasedFile] = field(default_factory=list)
     objects: dict[str, Path] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Plan:
     files: list[Path] = field(default_factory=list)
     folders: set[Path] = field(default_factory=set)
     databases: list[Path] = field(default_factory=list)
-    elsewhere: list[Path] = field(default_factory=list)
+    elsewhere: dict[Path, str] = field(default_factory=dict)
 
 
 def plan(places: Iterable[Path], project: Project, model: str, owners: Mapping[str, Sequence[tuple[str, str]]]) -> Plan:
@@ -54,7 +54,11 @@ def plan(places: Iterable[Path], project: Project, model: str, owners: Mapping[s
             _plan_object(made, place, md5, model, owners.get(md5, ()))
         elif place.is_relative_to(project.runs):
             folder = project.runs / place.relative_to(project.runs).parts[0]
-            made.folders.add(folder) if _of_model(folder.name, model) else made.elsewhere.append(place)
+            owner = _model_of(folder.name)
+            if owner == model:
+                made.folders.add(folder)
+            else:
+                made.elsewhere[place] = owner
         elif place.is_relative_to(project.ledger.parent) and place.name.startswith(project.ledger.name):
             continue
         elif place.is_relative_to(project.mlflow_artifacts):
@@ -63,7 +67,7 @@ def plan(places: Iterable[Path], project: Project, model: str, owners: Mapping[s
                 made.files.append(place)
                 made.erased.append(ErasedFile(path=inside.as_posix(), sha256=digest_file(place)))
             else:
-                made.elsewhere.append(place)
+                made.elsewhere[place] = inside.parts[0]
         elif _is_database(place):
             made.databases.append(place)
         elif not _belongs_to_database(place):
@@ -137,8 +141,8 @@ def _blank_table(database: sqlite3.Connection, table: str, needles: Needles) -> 
 
 
 def _plan_object(made: Plan, place: Path, md5: str, model: str, owners: Sequence[tuple[str, str]]) -> None:
-    if any(owner != model for owner, _ in owners):
-        made.elsewhere.append(place)
+    if other := next((owner for owner, _ in owners if owner != model), None):
+        made.elsewhere[place] = other
         return
     made.names.update(PurePosixPath(path).stem for _, path in owners)
     if md5 not in made.objects:
@@ -188,9 +192,9 @@ def _object(place: Path, project: Project) -> str | None:
     return None
 
 
-def _of_model(folder: str, model: str) -> bool:
-    name, _, number = folder.rpartition("-")
-    return name == model and number.isdecimal()
+def _model_of(folder: str) -> str:
+    """The model whose run a run folder is."""
+    return folder.rpartition("-")[0]
 
 
 def _is_database(place: Path) -> bool:

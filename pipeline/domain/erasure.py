@@ -105,13 +105,15 @@ class SourceLeft(Value):
 class Purged(Value):
     """What a purge did. event: the one that lists what was taken away. files: how many that are. cells: how many values in
     databases were blanked. run: the kept run that later ones begin from, where one had to be made. shared: texts of the record
-    that other records hold too, which were therefore neither removed nor searched for. search: the proof."""
+    that other records hold too, which were therefore neither removed nor searched for. others: other models of the project that
+    hold the record. search: the proof."""
 
     event: int
     files: int
     cells: int
     run: str | None
     shared: int
+    others: tuple[str, ...]
     search: SearchReport
 
 

@@ -63,7 +63,7 @@ def test_files_are_sorted_by_where_they_lie(project: Project) -> None:
     assert made.erased[2].sha256 == digest_file(page)
     assert made.folders == {project.runs / "desk-0001"}
     assert made.files == [page, other]
-    assert made.elsewhere == [shared, foreign_page, foreign_run]
+    assert made.elsewhere == {shared: "shop", foreign_page: "shop", foreign_run: "desk-shop"}
 
 
 def test_the_other_rows_of_a_table_are_kept_and_nothing_of_the_record(tmp_path: Path) -> None:
