@@ -1,6 +1,6 @@
 """How many planted leaks are found, and how many rows are suspected that nobody planted.
 
-    python bench/leaks.py --data FOLDER [--planted 1000] [--list] [--sweep]
+    python bench/leaks.py --data FOLDER [--planted 1000] [--list] [--sweep] [--shingles]
 
 FOLDER holds gsm8k/train.jsonl, banking77/train.csv and clinc150/data_full.train_val.json. Of each set 1,000 prompts are held
 out as a test side; the other rows are to be trained on, and copies of all 1,000 are planted among them: half as they are, half
@@ -30,7 +30,9 @@ import pyarrow.parquet as pq
 
 from pipeline.curation.folding import fold
 from pipeline.curation.leaks import Leaks, check_leaks
+from pipeline.curation.near import near_matches
 from pipeline.curation.shards import SCHEMA
+from pipeline.curation.shingles import shingles
 from pipeline.params import LeakParams
 
 Row = tuple[str, str | None]
@@ -43,6 +45,7 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=1000)
     parser.add_argument("--list", action="store_true", help="show every natural near-copy, not the first three")
     parser.add_argument("--sweep", action="store_true", help="also try other values of near_threshold and near_words")
+    parser.add_argument("--shingles", action="store_true", help="also what Jaccard similarity of shingles would report")
     arguments = parser.parse_args()
     for name, read in SETS.items():
         planted = Planted(read(arguments.data), arguments.planted, seed=name)
@@ -53,6 +56,8 @@ def main() -> None:
         for words, threshold in SWEEP if arguments.sweep else ():
             print(f"  near_words {words}, near_threshold {threshold}:")
             report(planted, LeakParams(near_words=words, near_threshold=threshold), brief=True)
+        if arguments.shingles:
+            by_shingles(planted)
 
 
 class Planted:
@@ -98,6 +103,17 @@ def report(planted: Planted, params: LeakParams, *, brief: bool = False) -> list
         same = sum(planted.labels[text] == planted.labels[held] for text, _, held, _ in copies)
         show("    of these, with the label of the held-out row", same, len(copies))
     return [f"{how} {share:.2f}: {text!r} / {held!r}" for text, how, held, share in copies]
+
+
+def by_shingles(planted: Planted) -> None:
+    """Print the Jaccard similarity of shingles that finds 95 % of the edited copies, and what else it finds."""
+    originals = planted.held[len(planted.exact) :]
+    sets = [(shingles(text), shingles(original)) for text, original in zip(planted.edited, originals, strict=True)]
+    alike = sorted(len(one & other) / len(one | other) for one, other in sets)
+    threshold = alike[len(alike) // 20]
+    with tempfile.TemporaryDirectory() as folder:
+        found = near_matches(lambda: [planted.held], lambda: [planted.rest], threshold=threshold, scratch=Path(folder))
+    show(f"  Jaccard of shingles from {threshold:.2f}, natural near-copies", len(found), len(planted.rest))
 
 
 def check(planted: Planted, params: LeakParams) -> tuple[Leaks, list[dict[str, Any]]]:
