@@ -115,7 +115,9 @@ def blank_cells(path: Path, needles: Needles) -> int:
         with closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as database:
             database.text_factory = bytes
             database.execute("PRAGMA secure_delete = ON")
-            for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            # A table without row numbers cannot be gone through like this; if it holds the record, the proof says so.
+            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND sql NOT LIKE '%WITHOUT ROWID%'"
+            for (name,) in database.execute(query).fetchall():
                 count += _blank_table(database, _quoted(name.decode()), needles)
             for statement in ("PRAGMA wal_checkpoint(TRUNCATE)", "VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
                 database.execute(statement).fetchall()
@@ -128,16 +130,18 @@ def blank_cells(path: Path, needles: Needles) -> int:
 
 def _blank_table(database: sqlite3.Connection, table: str, needles: Needles) -> int:
     columns = [_quoted(row[1].decode()) for row in database.execute(f"PRAGMA table_info({table})")]
-    count = 0
-    for number, *cells in database.execute(f"SELECT rowid, {', '.join(columns)} FROM {table}").fetchall():
-        for column, cell in zip(columns, cells, strict=True):
-            if isinstance(cell, bytes) and needles.among(cell):
-                kind = database.execute(f"SELECT typeof({column}) FROM {table} WHERE rowid = ?", [number]).fetchone()[0]
-                blanked = needles.replaced(cell, BLANK)
-                value = blanked.decode("utf-8", "replace") if kind == b"text" else blanked
-                database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [value, number])
-                count += 1
-    return count
+    found = [
+        (number, column, cell)
+        for number, *cells in database.execute(f"SELECT rowid, {', '.join(columns)} FROM {table}")
+        for column, cell in zip(columns, cells, strict=True)
+        if isinstance(cell, bytes) and needles.among(cell)
+    ]
+    for number, column, cell in found:
+        kind = database.execute(f"SELECT typeof({column}) FROM {table} WHERE rowid = ?", [number]).fetchone()[0]
+        blanked = needles.replaced(cell, BLANK)
+        value = blanked.decode("utf-8", "replace") if kind == b"text" else blanked
+        database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", [value, number])
+    return len(found)
 
 
 def _plan_object(made: Plan, place: Path, md5: str, model: str, owners: Sequence[tuple[str, str]]) -> None:
