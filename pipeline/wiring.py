@@ -173,7 +173,7 @@ def index_records(world: World, folder: Path, snapshot: Snapshot, progress: Prog
     """Make a snapshot's rows findable by who-has; shards that are indexed already cost nothing."""
     from pipeline.backends.record_index import index_shards
 
-    index_shards(folder, snapshot, world.project.index, world.record_key, progress)
+    index_shards(folder, snapshot, world.project.index, world.record_key, world.settings.workers, progress)
 
 
 def take_in(
@@ -284,6 +284,7 @@ def _curate(world: World, workspace: Workspace, params: Params, progress: Progre
             scratch=scratch,
             tokenizer=find_base(world, workspace, params) / "tokenizer.json" if capped else None,
             reviewed=workspace.reviewed_list if params.curate.leave_out else None,
+            workers=world.settings.workers,
             progress=progress,
         )
 
