@@ -94,6 +94,8 @@ _DEFINED = {
     "field_label": "label",
 }
 _FORMS = ("format", "no_input_format", "system_format", "prompt_format", "chosen_format", "rejected_format", "completion_format")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_FILE = re.compile(r"\.[a-z]{2,7}(\.gz|\.zst)?$")
 _ROLES = {"user": {"user", "human"}, "assistant": {"assistant", "gpt"}, "system": {"system"}, "tool": {"tool", "observation"}}
 _TAG_OF = {"user": "user_tag", "assistant": "assistant_tag", "system": "system_tag", "tool": "observation_tag"}
 
@@ -217,7 +219,7 @@ def _ways_in(said: Mapping[str, Any], place: str) -> list[dict[str, Any]]:
         if not listed:
             raise ValueError(f"{place}: path {path!r} needs data_files")
         return [{"path": str(name)} for name in listed]
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", path) and "ds_type" not in said and not re.search(r"\.[a-z]{2,7}(\.gz|\.zst)?$", path):
+    if _HUB_ID.fullmatch(path) and not _FILE.search(path) and "ds_type" not in said:
         if len(listed) > 1:
             raise ValueError(f"{place}: data_files: one file or pattern of a hub data set is supported")
         more = {"revision": said.get("revision"), "split": split, "files": listed[0] if listed else None}

@@ -131,6 +131,7 @@ def test_documents_group_by_what_they_say() -> None:
         ({"prompt": "", "completion": "", "label": "billing"}, "prompt_completion"),
         ({"messages": [], "label": False}, "feedback"),
         ({"messages": [], "label": "billing"}, "chat"),
+        ({"messages": [], "label": 1}, "chat"),
         ({"messages": [], "kto_tag": None}, "feedback"),
         ({"prompt": "", "answers": []}, "ranking"),
         ({"prompt": "", "answers": "x"}, "prompt"),

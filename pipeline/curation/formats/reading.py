@@ -61,7 +61,7 @@ def read_prompt(row: Fields, spelled: Spelling, notes: Fields) -> tuple[list[Mes
     else:
         turns, used = turns_of(row.get(name), name, spelled, notes), (name,)
     turns, more = with_system(turns, row)
-    if len(turns) > 1 or turns[0]["role"] != "user":
+    if len(turns) != 1 or turns[0]["role"] != "user":
         check_waiting(turns, name)
     return turns, used + more
 

@@ -58,7 +58,7 @@ def tell_format(row: Fields, task: Task) -> str | None:
 def _plausible(row: Fields, format: str) -> bool:
     """Whether fields that many rows have for other reasons are what the format takes them for."""
     if format == "feedback":
-        return "kto_tag" in row or row["label"] in (True, False, "true", "false", "True", "False")
+        return "kto_tag" in row or isinstance(row["label"], bool) or row["label"] in ("true", "false", "True", "False")
     if format == "ranking":
         return any(isinstance(row.get(name), list) for name in ("ranked", "responses", "answers", "completions"))
     if format == "extraction":
