@@ -10,6 +10,7 @@ import typer
 
 from pipeline import rendering
 from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world, show
+from pipeline.errors import Misuse
 
 if TYPE_CHECKING:
     from pipeline.wiring import World
@@ -119,6 +120,12 @@ def use_prefect(world: World) -> Any:
 def absolute(source: str) -> str:
     """A source as it is whatever folder the run works in: paths and globs in full, addresses of object stores as they are."""
     if "://" in source:
+        from pipeline.params.ingest import text_problems
+
+        if problems := text_problems(source):
+            raise Misuse(
+                "; ".join(problems), where="the source given", fix="give a path, or an address such as s3://bucket/prefix"
+            )
         return source
     return str(Path(source).absolute())
 

@@ -148,6 +148,8 @@ class IngestParams(Reading):
         # Filled in here, where it is known what an entry says for itself: in the recorded params every key is written out.
         if not sources:
             raise ValueError("name at least one source, such as inbox")
+        if problems := [problem for entry in sources if isinstance(entry, str) for problem in text_problems(entry)]:
+            raise ValueError("\n".join(problems))
         names = [entry if isinstance(entry, str) else entry.origin for entry in sources]
         if twice := [name for name, times in Counter(names).items() if times > 1]:
             raise ValueError(f"{twice[0]!r} stands twice; give one of the two a name of its own, or leave it out")
@@ -163,6 +165,11 @@ class IngestParams(Reading):
         """How the rows of an entry are read: what it says itself, and else what `ingest` says."""
         whole = self.entry_of(entry)
         return Reading.model_construct(**{key: getattr(whole, key) for key in Reading.model_fields})
+
+
+def text_problems(source: str) -> list[str]:
+    """What is wrong with a source that is only a text: addresses are looked at as those of entries are."""
+    return list(way_in_problems(SourceParams.model_construct(objects=source))) if "://" in source else []
 
 
 def _completed(entry: SourceParams, shared: Mapping[str, Any]) -> SourceParams:

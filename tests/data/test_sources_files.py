@@ -337,6 +337,8 @@ def test_sources_that_stand_twice_or_nowhere() -> None:
         IngestParams(sources=["inbox", {"path": "inbox"}])
     with pytest.raises(ValidationError, match="at least one source"):
         IngestParams(sources=[])
+    with pytest.raises(ValidationError, match="would be recorded for good"):
+        IngestParams(sources=["s3://key:secret@bucket/x"])
 
 
 def test_the_task_stays_what_it_is(bench: SourceBench) -> None:

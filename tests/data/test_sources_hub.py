@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -155,7 +156,7 @@ def entry(**more: Any) -> dict[str, Any]:
 
 
 def test_data_files_of_the_hub_at_a_commit(bench: SourceBench, hub: Hub) -> None:
-    snapshot = bench.take(entry())
+    snapshot = bench.take(entry(), as_of=datetime(2020, 1, 1, tzinfo=UTC))
     assert bench.sources == [f"hub/owner/set@{COMMIT[:12]}/{name}" for name in ("test.jsonl", "train/a.jsonl")]
     assert bench.outputs == ["answer 2", "answer 1"]
     assert {(s.origin, s.watermark) for s in snapshot.sources} == {("owner/set", COMMIT)}
@@ -163,7 +164,7 @@ def test_data_files_of_the_hub_at_a_commit(bench: SourceBench, hub: Hub) -> None
     assert all(COMMIT in path for path in hub.asked)
     # A commit does not change, so that nothing of it is asked for again.
     hub.asked.clear()
-    assert bench.take(entry()) is snapshot
+    assert bench.take(entry(), as_of=datetime(2020, 1, 1, tzinfo=UTC)) is snapshot
     assert hub.asked == [f"/api/datasets/owner/set/tree/{COMMIT}"]
     assert not any(b"hunter2" in content for content in bench.files().values() if content)
 

@@ -54,11 +54,14 @@ def test_objects_come_in_under_their_address(bench: SourceBench, bucket: Any) ->
     bucket.put("README.md", b"about")
     bucket.put(".hidden.jsonl", lines(9))
     bucket.put("d.jsonl.part", lines(9))
+    bucket.put(".private/e.jsonl", lines(4))
     snapshot = bench.take({"objects": bucket.address, "name": "store", "license": "MIT"})
     names = ["a.jsonl.zst", "b/two.jsonl", "c.zip!in/three.jsonl"]
     assert bench.sources == [f"{bucket.address}/{name}" for name in names]
     assert bench.outputs == ["answer 1", "answer 2", "answer 3"]
     assert {(s.origin, s.license) for s in snapshot.sources} == {("store", "MIT")}
+    # Who names a hidden folder means it.
+    assert bench.take(f"{bucket.address}/.private").rows == 4
 
 
 def test_only_what_is_new_by_its_etag_is_fetched_again(bench: SourceBench, bucket: Any) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.commands.run import absolute
+from pipeline.errors import Misuse
 from pipeline.wiring import World, read_params, take_in
 from tests.data.source_bench import SourceBench
 from tests.data.test_sources_archives import tarred, zipped
@@ -113,3 +114,7 @@ def test_the_command_line_names_paths_in_full_and_addresses_as_they_are(tmp_path
     monkeypatch.chdir(tmp_path)
     assert absolute("data/*.jsonl") == f"{tmp_path}/data/*.jsonl"
     assert absolute("s3://bucket/x*.jsonl") == "s3://bucket/x*.jsonl"
+    for wrong in ("file:///etc/passwd", "s3://key:hunter2@bucket/x", "postgresql://u:hunter2@h/d"):
+        with pytest.raises(Misuse) as caught:
+            absolute(wrong)
+        assert "hunter2" not in str(caught.value)

@@ -49,7 +49,7 @@ def find_dataset(
         return
     folder = root / hub
     parts = _saved_parts(folder, entry.split)
-    listed = find(parts if parts is not None else [folder], root, reading=reading, origin=record_name(folder, root))
+    listed = find(parts if parts is not None else [folder], root, reading=reading, origin=entry.name or record_name(folder, root))
     names = {one.path.relative_to(folder).as_posix(): one for one in listed}
     split = None if parts is not None else entry.split
     for name in _chosen(list(names), split, entry.files, reading, where=str(folder)):
@@ -127,9 +127,9 @@ def _of_the_hub(entry: SourceParams, reading: Reading, earlier: Sequence[SourceF
             raise _explained(error, name) from None
         kind = kind_of(path)
         assert kind is not None
-        modified = local.stat().st_mtime
         how = reading_for(kind[0], reading)
-        yield Found(local, name, *kind, modified, how, entry.origin, reading.license, entry.revision, staged=True)
+        # A commit is chosen by params and never changes, so that no --as-of leaves it for later.
+        yield Found(local, name, *kind, 0.0, how, entry.origin, reading.license, entry.revision, staged=True)
 
 
 def _chosen(names: list[str], split: str | None, files: str | None, reading: Reading, *, where: str) -> list[str]:

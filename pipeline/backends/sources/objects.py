@@ -46,14 +46,14 @@ def fetch_objects(
     address = str(entry.objects)
     try:
         store, base = _opened(address)
-        listed = _listed(store, base, address, limits)
+        start, listed = _listed(store, base, address, limits)
     except Exception as error:
         raise _explained(error, address) from None
     known = {(source.name, source.watermark) for source in earlier}
     for number, (key, info) in enumerate(listed):
         name = f"{address.split('://')[0]}://{key}"
         kind = kind_of(key)
-        if kind is None or any(is_passed_over(part) for part in key.split("/")[1:]):
+        if kind is None or any(is_passed_over(part) for part in key[len(start) :].split("/")):
             if is_unread(key):
                 raise not_read(name)
             continue
@@ -81,7 +81,8 @@ def _opened(address: str) -> tuple[Any, str]:
     return store, str(base)
 
 
-def _listed(store: Any, base: str, address: str, limits: Limits) -> list[tuple[str, Mapping[str, Any]]]:
+def _listed(store: Any, base: str, address: str, limits: Limits) -> tuple[str, list[tuple[str, Mapping[str, Any]]]]:
+    """What the keys that are looked at begin with, and the keys that the address names, sorted, with what is known of them."""
     pattern = any(mark in base for mark in _MARKS)
     start = fixed_part(base) if pattern else base.rstrip("/")
     found: Mapping[str, Mapping[str, Any]] = store.find(start, detail=True)
@@ -91,7 +92,8 @@ def _listed(store: Any, base: str, address: str, limits: Limits) -> list[tuple[s
     if not found and not pattern and not store.exists(start):
         raise BadInput("there is no such object, folder or bucket", where=address, fix="correct objects in params.yaml")
     wanted = glob_pattern(base) if pattern else None
-    return sorted((key, info) for key, info in found.items() if wanted is None or wanted.fullmatch(key))
+    named = [key for key in sorted(found) if wanted is None or wanted.fullmatch(key)]
+    return start, [(key, found[key]) for key in named]
 
 
 def _fetch(store: Any, key: str, info: Mapping[str, Any], path: Path, name: str, limit: int) -> None:
