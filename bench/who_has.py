@@ -49,7 +49,7 @@ def main() -> None:
         print(f"{snapshot.rows:,} rows in {len(snapshot.shards)} shards, {arguments.runs} runs; made in {since(started):.0f} s")
         world = World.here(root)
         started = time.perf_counter()
-        index_shards(root / "data", snapshot, world.project.index, world.record_key)
+        index_shards(root / "data", snapshot, world.project.index, world.record_key, world.settings.workers)
         seconds = since(started)
         size = sum(path.stat().st_size for path in world.project.index.glob("*.idx"))
         each, rate = size / snapshot.rows, snapshot.rows / seconds

@@ -86,18 +86,20 @@ class FileIndex:
         return keys, rows
 
 
-def index_shards(folder: Path, snapshot: Snapshot, index: Path, key: bytes, progress: Progress = silent) -> int:
-    """Index those shards of a snapshot (in `folder`) that are not indexed yet, a process a core; returns how many they were."""
+def index_shards(folder: Path, snapshot: Snapshot, index: Path, key: bytes, workers: int = 1, progress: Progress = silent) -> int:
+    """Index those shards of a snapshot (in `folder`) that are not indexed yet, and return how many they were.
+
+    workers: how many processes do it; the files are the same however many they are.
+    """
     there = FileIndex(index, key)
     todo = [(folder / shard.path, shard.sha256[:16]) for shard in snapshot.shards if not there.has(shard.sha256[:16])]
     jobs = [(table, index / f"{name}.idx", key) for table, name in todo]
-    workers = min(len(jobs), os.cpu_count() or 1)
-    if workers < 2:
+    if min(len(jobs), workers) < 2:
         for done, job in enumerate(jobs, start=1):
             build(*job)
             progress("indexing records", done, len(jobs))
         return len(jobs)
-    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(min(len(jobs), workers), mp_context=get_context("forkserver")) as pool:
         for done, _ in enumerate(pool.map(build, *zip(*jobs, strict=True)), start=1):
             progress("indexing records", done, len(jobs))
     return len(jobs)
