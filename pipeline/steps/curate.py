@@ -6,10 +6,7 @@ knowledge; here they are asked in order, and what their policies say is done.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.curation.keys import KEY, Keys, hex_keys
-from pipeline.curation.rules.answer_shapes import ENOUGH, AnswerShapes, ShapeCounting, strays
+from pipeline.curation.rules.answer_shapes import ENOUGH, strays
 from pipeline.curation.rules.balance import balance
-from pipeline.curation.rules.columns import LOOKED_AT, Columns, Digested, Gathering, digest_rows
+from pipeline.curation.rules.columns import Columns
 from pipeline.curation.rules.contradictions import contradictions
 from pipeline.curation.rules.findings import Findings
 from pipeline.curation.rules.given_away import given_away
@@ -27,17 +24,17 @@ from pipeline.curation.rules.label_errors import FEWEST, judge_labels, label_err
 from pipeline.curation.rules.left_out import LeftOut, left_out, read_left_out
 from pipeline.curation.rules.named_rows import pick_rows, write_dropped
 from pipeline.curation.rules.near_repeats import near_repeats
-from pipeline.curation.rules.odd_answers import StyleProfile, odd_answers
+from pipeline.curation.rules.odd_answers import odd_answers
 from pipeline.curation.rules.provenance import parts, surplus
 from pipeline.curation.rules.repeats import repeats
 from pipeline.curation.rules.report import balance_blocks, curation_page, rule_counts
 from pipeline.curation.rules.reviews import COLUMNS, write_reviews
+from pipeline.curation.rules.row_table import RowTable, read_rows
 from pipeline.curation.rules.rulings import Rulings
 from pipeline.curation.rules.token_lengths import TokenLengths
 from pipeline.curation.shards import read_tables
-from pipeline.curation.workers import Workers
 from pipeline.domain.data import Curation, Snapshot, ValidationReport
-from pipeline.errors import Broken, Misuse
+from pipeline.errors import Misuse
 from pipeline.pages import Block, Table
 from pipeline.params import CurateParams
 from pipeline.ports import Progress, silent
@@ -79,7 +76,7 @@ def curate(
     def batches(*names: str) -> Iterator[Any]:
         return read_tables(folder, snapshot.shards, names, batch_rows=_BATCH)
 
-    table = _read(snapshot, batches, lengths, workers, progress)
+    table = read_rows(snapshot, batches, lengths, workers=workers, progress=progress)
     rulings = Rulings(len(table.columns))
     origins = {source.name: source.origin for source in snapshot.sources}
     _ask_what_leaves_rows_out(rulings, table, params, listed, lengths)
@@ -104,16 +101,6 @@ def curate(
     return curation
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """What one pass over the shards leaves in memory, and the way to pass over them again."""
-
-    columns: Columns
-    shapes: AnswerShapes
-    style: StyleProfile
-    batches: Callable[..., Iterator[Any]]
-
-
 def _clear(out: Path) -> None:
     # Files here may be hard links into the data store's cache: they are unlinked and never written to.
     out.mkdir(parents=True, exist_ok=True)
@@ -135,36 +122,8 @@ def _token_lengths(params: CurateParams, tokenizer: Path | None) -> TokenLengths
     return TokenLengths(tokenizer, most_input=params.max_input_tokens, most_output=params.max_output_tokens)
 
 
-def _read(
-    snapshot: Snapshot, batches: Callable[..., Iterator[Any]], lengths: TokenLengths | None, workers: int, progress: Progress
-) -> _Table:
-    gathering, shapes, style, done = Gathering(), ShapeCounting(), StyleProfile(), 0
-    waiting: deque[tuple[Any, Future[Digested]]] = deque()
-
-    def settle(down_to: int) -> None:
-        while len(waiting) > down_to:
-            batch, digested = waiting.popleft()
-            gathering.add(batch, digested.result())
-
-    with Workers(digest_rows, workers) as crew:
-        crew.expect(sum(shard.bytes for shard in snapshot.shards))
-        for batch in batches(*LOOKED_AT):
-            waiting.append((batch, crew.submit(batch)))
-            shapes.add(batch)
-            style.count(batch)
-            if lengths is not None:
-                lengths.add(batch)
-            done += batch.num_rows
-            progress("reading rows", done, snapshot.rows)
-            settle(down_to=crew.depth)
-        settle(down_to=0)
-    if done != snapshot.rows:
-        raise Broken(f"the shards hold {done} rows, and the snapshot says {snapshot.rows}")
-    return _Table(gathering.finish(), shapes.finish(), style, batches)
-
-
 def _ask_what_leaves_rows_out(
-    rulings: Rulings, table: _Table, params: CurateParams, listed: LeftOut | None, lengths: TokenLengths | None
+    rulings: Rulings, table: RowTable, params: CurateParams, listed: LeftOut | None, lengths: TokenLengths | None
 ) -> None:
     if listed is not None:
         ids: list[Keys] = [hex_keys(batch.column("id")) for batch in table.batches("id")]
@@ -180,7 +139,7 @@ def _ask_what_leaves_rows_out(
         rulings.add("repeats", params.repeats, repeats(table.columns, rulings.kept))
 
 
-def _ask_near(rulings: Rulings, table: _Table, params: CurateParams, scratch: Path, progress: Progress) -> None:
+def _ask_near(rulings: Rulings, table: RowTable, params: CurateParams, scratch: Path, progress: Progress) -> None:
     if params.near_duplicates.policy == "off":
         return
     scratch.mkdir(parents=True, exist_ok=True)
@@ -219,7 +178,7 @@ def _ask_shares(rulings: Rulings, columns: Columns, params: CurateParams, origin
     )
 
 
-def _ask_answers(rulings: Rulings, table: _Table, params: CurateParams) -> list[Block]:
+def _ask_answers(rulings: Rulings, table: RowTable, params: CurateParams) -> list[Block]:
     """The shape and the style of free-text answers; nothing is asked where there are none."""
     answers = int(rulings.kept[table.shapes.rows].sum())
     if not answers:
@@ -233,7 +192,7 @@ def _ask_answers(rulings: Rulings, table: _Table, params: CurateParams) -> list[
     return [Table("Shapes of the answers", ("shape", "answers", "share"), table.shapes.table(rulings.kept))]
 
 
-def _ask_labels(rulings: Rulings, table: _Table, params: CurateParams, progress: Progress) -> list[Block]:
+def _ask_labels(rulings: Rulings, table: RowTable, params: CurateParams, progress: Progress) -> list[Block]:
     """Labels that models doubt, and how evenly rows are spread."""
     columns = table.columns
     if params.label_errors != "off" and columns.label_names:
