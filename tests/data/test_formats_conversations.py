@@ -86,6 +86,8 @@ def test_unknown_keys_of_messages_are_kept_as_metadata_and_nulls_are_nothing() -
 def test_an_answer_that_is_not_to_be_learned_is_refused(weight: dict[str, Any]) -> None:
     assert chat(turn("user", "q", **weight), turn("assistant", "a", weight=1)).output == "a"
     assert refusal(chat, turn("user", "q"), turn("assistant", "a", **weight)) is Code.UNSUPPORTED
+    asked = {"prompt": [turn("user", "q", **weight)], "completion": "a"}
+    assert read_parts(asked, "prompt_completion", Reading()).output == "a", "a question is not learned anyway"
 
 
 def test_developers_are_systems_and_empty_systems_are_none() -> None:

@@ -36,6 +36,14 @@ _TAGGED = {
     "system_tag": "system",
 }
 _WEIGHTS = ("weight", "loss_weight")
+_UNDERSTOOD = {
+    "system": (),
+    "user": (),
+    "assistant": ("tool_calls", "function_call"),
+    "tool": ("tool_call_id", "name"),
+    "call": (),
+}
+"""Keys of a message that are read besides role and content."""
 _NEXT = {"system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ("tool", "assistant")}
 
 
@@ -80,8 +88,7 @@ def read_messages(value: Any, place: str, spelled: Spelling, notes: Fields) -> l
         turn = read_turn(message, f"{place}[{index}]", spelled, notes)
         if turn["role"] != "system" or turn["content"]:
             turns.append(turn)
-    last = value[-1]
-    if any(is_unweighted(last.get(key)) for key in _WEIGHTS):
+    if turns and turns[-1]["role"] == "assistant" and any(is_unweighted(value[-1].get(key)) for key in _WEIGHTS):
         raise Rejected(Code.UNSUPPORTED, f"{place}: the last message has a weight other than 1, so there is nothing to learn")
     return turns
 
@@ -129,16 +136,6 @@ def _plain_turn(message: Fields) -> Message | None:
         return None
     role = _ROLES.get(name)
     return {"role": role, "content": content} if role in ("system", "user", "assistant") else None
-
-
-_UNDERSTOOD = {
-    "system": (),
-    "user": (),
-    "assistant": ("tool_calls", "function_call"),
-    "tool": ("tool_call_id", "name"),
-    "call": (),
-}
-"""Keys of a message that are read besides role and content."""
 
 
 def check_order(turns: Sequence[Message], place: str) -> None:
