@@ -15,7 +15,7 @@ from curate_kit import CurateBench, answer, check, count, feedback, label
 from pipeline.curation.rules.columns import Gathering, digest_rows
 from pipeline.domain.data import Task
 from pipeline.domain.record import digest_file
-from pipeline.errors import BadInput, Misuse, Tampered
+from pipeline.errors import BadInput, Broken, Misuse, Tampered
 from pipeline.steps import curate as step
 
 BASE = Path(__file__).resolve().parents[2] / "examples" / "base" / "tokenizer.json"
@@ -38,6 +38,14 @@ def test_a_changed_shard_is_never_curated(tmp_path: Path) -> None:
     with pytest.raises(Tampered):
         bench.curate()
     assert not (bench.out / "curation.json").exists()
+
+
+def test_a_snapshot_that_counts_other_rows_than_it_holds_is_broken(tmp_path: Path) -> None:
+    bench = CurateBench(tmp_path, [answer("a", "b")])
+    shards = tuple(shard.model_copy(update={"rows": 2}) for shard in bench.snapshot.shards)
+    bench.snapshot = bench.snapshot.model_copy(update={"shards": shards})
+    with pytest.raises(Broken, match="hold 1 rows, and the snapshot says 2"):
+        bench.curate()
 
 
 def test_clean_rows_all_stay(tmp_path: Path) -> None:
