@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -20,6 +20,7 @@ from pipeline.curation.tables import plain
 from pipeline.errors import BadInput
 
 _SORTED_BYTES = 64 << 20
+_MOST_PARTS = 128
 
 
 class StagedRows:
@@ -34,6 +35,7 @@ class StagedRows:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._parts: list[Path] = []
+        self._made = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Take one more row. Raises BadInput when they grow beyond the limit."""
@@ -51,25 +53,34 @@ class StagedRows:
     def merged(self) -> Path:
         """The file of all rows, sorted by their bytes."""
         self._put_down()
-        if len(self._parts) == 1:
-            return self._parts[0]
-        path = self._folder / "rows"
-        with ExitStack() as stack, path.open("xb") as file:
-            for line in heapq.merge(*(stack.enter_context(part.open("rb")) for part in self._parts)):
-                write(file, line)
-        for part in self._parts:
-            part.unlink()
-        return path
+        if len(self._parts) > 1:
+            self._merge()
+        return self._parts[0]
 
     def _put_down(self) -> None:
         if not self._held:
             return
-        part = self._folder / f"part-{len(self._parts):04d}"
-        with part.open("xb") as file:
+        with self._next_part() as file:
             for line in sorted(self._held):
                 write(file, line)
-        self._parts.append(part)
         self._held, self._held_bytes = [], 0
+        if len(self._parts) >= _MOST_PARTS:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Make one part of all: no more files are ever open than a process may have."""
+        parts, self._parts = self._parts, []
+        with ExitStack() as stack, self._next_part() as file:
+            for line in heapq.merge(*(stack.enter_context(part.open("rb")) for part in parts)):
+                write(file, line)
+        for part in parts:
+            part.unlink()
+
+    def _next_part(self) -> BinaryIO:
+        self._made += 1
+        part = self._folder / f"part-{self._made:06d}"
+        self._parts.append(part)
+        return part.open("xb")
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
