@@ -141,7 +141,9 @@ class _Arrays:
             raise _broken(byte)
         key = str(parse(kept + byte, self._max_depth))
         name = "\0".join((*path, key))
-        if name in self._seen or len(self._seen) > _KEYS_CAP:
+        if len(self._seen) >= _KEYS_CAP:
+            raise Rejected(Code.TOO_LONG, f"an object of more than {_KEYS_CAP} keys; the rest was not read")
+        if name in self._seen:
             raise Rejected(Code.DUPLICATE_KEY, f"the key {key[:100]!r} comes twice in one object; the rest was not read")
         self._seen.add(name)
         if (mark := self._text.peek()) != b":":

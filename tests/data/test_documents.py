@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.curation import json_pieces
+from pipeline.curation import documents, json_pieces
 from pipeline.curation.documents import json_document
 from pipeline.curation.lines import Row
 from pipeline.curation.reasons import Code, Rejected
@@ -102,6 +102,12 @@ def test_what_records_do_not_name_is_an_error_that_says_what_is_there() -> None:
 )
 def test_damaged_objects_end_with_one_rejected_row(content: bytes | str, expected: list[Any]) -> None:
     assert told(read(content, "a", "b", limit=4096)) == expected
+
+
+def test_an_object_of_keys_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_KEYS_CAP", 3)
+    assert told(read('{"a": [1], "b": [2], "c": 0}', "a", "b")) == [1, 2]
+    assert told(read('{"a": [1], "b": [2], "c": 0, "d": 0, "e": 0}', "a", "b")) == [1, 2, Code.TOO_LONG]
 
 
 @pytest.mark.parametrize(
