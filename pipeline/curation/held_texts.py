@@ -20,17 +20,20 @@ few-shot learners", appendix C, which also leaves n-grams that are everywhere ou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipeline.curation.folding import fold_batch, in_pieces, offsets
+from pipeline.curation.common_runs import COMMON, COMMON_WORDS, common_runs, counted, counter, covered, lots
+from pipeline.curation.folding import fold_batch, in_pieces
 from pipeline.curation.key_index import KeyIndex
 from pipeline.curation.shingles import (
     Hashes,
     bag_keys,
     changes,
+    containment,
     distinct,
     joined,
     shared_words,
@@ -40,16 +43,13 @@ from pipeline.curation.shingles import (
 )
 from pipeline.params import LeakParams
 
-COMMON = 10
-"""A run of words that stands in so many different held texts belongs to a template: it tells nothing about any one of them."""
-COMMON_WORDS = 8
 _MOST_KEYS = 64
 """Keys kept of a text for n-grams and for word pairs."""
 _SPARE_PAIRS = 4
 """So many more pairs are indexed than can be gone: so many must then be found, which few unlike texts meet."""
 _MOST_TEXTS = 64
 """Held texts looked at for one key: a bound where many held texts are alike."""
-_LOT = 1 << 14
+_LOT_PAIRS = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +63,31 @@ class Matches:
 
 
 class HeldTexts:
-    """Held-out prompts (their words, in order), indexed. Memory: some 300 bytes for a text of 10 words, 2 kB for one of 100."""
+    """Held-out prompts, indexed. words: as `words_of` gives them, best as uint32. Memory: 400 bytes for a text of 12 words."""
 
     def __init__(self, words: Hashes, params: LeakParams) -> None:
         self._params = params
-        keys = text_keys(words)
+        self._words = words
         spoken = np.flatnonzero(np.diff(words.starts) > 0)
-        self._equal = KeyIndex(keys[spoken], spoken)
+        self._keys = np.concatenate([np.zeros(0, np.uint64), *(text_keys(lot) for _, lot in lots(words))])
+        self._equal = KeyIndex([(self._keys[spoken], spoken)])
         # Of equal texts the first stands for all: else a prompt held ten times would look like a template.
-        _, first = np.unique(keys[spoken], return_index=True)
-        distinct = np.sort(spoken[first])
-        self._common = _common_runs(words.take(distinct), COMMON_WORDS)
+        distinct_texts = np.sort(spoken[np.unique(self._keys[spoken], return_index=True)[1]])
+        self._common = common_runs(words, distinct_texts, COMMON_WORDS)
         self._telling = self._telling_words(words)
-        told = self._telling.take(distinct)
-        self._bags = self._index_bags(told, distinct)
-        self._pairs, self._least_pairs = self._index_pairs(told, distinct, len(words.starts) - 1)
-        self._ngrams, self._ngram_counts = self._index_ngrams(words.take(distinct), distinct, len(words.starts) - 1)
+        self._lengths = np.diff(self._telling.starts)
+        self._bags = KeyIndex(self._bag_lots(distinct_texts))
+        self._least_pairs = np.ones(len(words.starts) - 1, np.uint8)
+        self._pairs = KeyIndex(self._pair_lots(distinct_texts))
+        self._everywhere = common_runs(words, distinct_texts, params.ngram_words)
+        self._ngrams = KeyIndex(self._ngram_lots(distinct_texts))
 
     def equal(self, words: Hashes) -> Matches:
         """Rows whose prompt is that of a held text, folded."""
-        rows, held = self._equal.find(text_keys(words), 1)
-        spoken = np.diff(words.starts)[rows] > 0
-        return Matches(rows[spoken], held[spoken], np.ones(int(spoken.sum())))
+        keys = text_keys(words)
+        rows, held = self._equal.find(keys, _MOST_TEXTS)
+        same = (self._keys[held] == keys[rows]) & (np.diff(words.starts)[rows] > 0)
+        return _best(rows[same], held[same], np.ones(int(same.sum())))
 
     def near(self, words: Hashes) -> Matches:
         """Rows whose prompt is near to that of a held text; similarity is the share of words, of the longer, that both have."""
@@ -92,30 +95,27 @@ class HeldTexts:
         counts = np.diff(telling.starts)
         pairs = [self._in_bags(telling, counts), self._in_pairs(telling, counts)]
         rows, held = _apart(np.unique(np.concatenate([_both(rows, held) for rows, held in pairs])))
-        longer = np.maximum(counts[rows], np.diff(self._telling.starts)[held])
+        longer = np.maximum(counts[rows], self._lengths[held])
         shared = np.zeros(len(rows), np.int64)
-        for start in range(0, len(rows), _LOT):
-            part = slice(start, start + _LOT)
+        for start in range(0, len(rows), _LOT_PAIRS):
+            part = slice(start, start + _LOT_PAIRS)
             shared[part] = shared_words(telling.take(rows[part]), self._telling.take(held[part]))
         near = longer - shared <= self._may_differ(longer)
         return _best(rows[near], held[near], shared[near] / np.maximum(longer[near], 1))
 
     def overlapping(self, *texts: Hashes) -> Matches:
         """Rows in whose texts (each Hashes has one of every row) a large share of a held text's n-grams stands."""
-        size, found = self._params.ngram_words, []
+        size, found = self._params.ngram_words, [np.zeros(0, np.uint64)]
         for words in texts:
             ngrams = word_ngrams(words, size)
-            rows = np.repeat(np.arange(len(ngrams.starts) - 1), np.diff(ngrams.starts))
             places, held = self._ngrams.find(ngrams.values, COMMON)
-            found.append((rows[places], held, ngrams.values[places]))
-        rows, held, values = (np.concatenate(columns) for columns in zip(*found, strict=True))
-        order = np.lexsort((values, held, rows))
-        rows, held, values = rows[order], held[order], values[order]
-        first = changes(rows) | changes(held)
-        starts = np.flatnonzero(first)
-        present = np.add.reduceat((first | changes(values)).astype(np.int64), starts) if len(starts) else starts
-        rows, held = rows[starts], held[starts]
-        share = present / self._ngram_counts[held]
+            found.append(_both(np.searchsorted(ngrams.starts, places, side="right") - 1, held))
+        rows, held = _apart(np.unique(np.concatenate(found)))
+        share = np.zeros(len(rows))
+        for start in range(0, len(rows), _LOT_PAIRS):
+            part = slice(start, start + _LOT_PAIRS)
+            ours = self._telling_ngrams(self._words.take(held[part]))
+            share[part] = containment(ours, *(word_ngrams(words.take(rows[part]), size) for words in texts))
         enough = share >= self._params.ngram_share
         return _best(rows[enough], held[enough], share[enough])
 
@@ -137,22 +137,16 @@ class HeldTexts:
         """The words that are no part of a common run."""
         if len(self._common) == 0:
             return words
-        runs = word_ngrams(words, COMMON_WORDS)
-        counts = np.diff(runs.starts)
-        places = np.repeat(words.starts[:-1] - runs.starts[:-1], counts) + np.arange(len(runs.values))
-        at = np.searchsorted(self._common, runs.values)
-        at[at == len(self._common)] = 0
-        begins = places[self._common[at] == runs.values]
-        covered = np.zeros(len(words.values) + 1, np.int64)
-        np.add.at(covered, begins, 1)
-        np.add.at(covered, begins + COMMON_WORDS, -1)
-        told = np.cumsum(covered[:-1]) == 0
-        return Hashes(words.values[told], offsets(told)[words.starts])
+        return joined([lot.where(~covered(lot, self._common)) for _, lot in lots(words)])
 
-    def _index_bags(self, words: Hashes, numbers: Any) -> KeyIndex:
-        of_one = self._of_one(np.diff(words.starts))
-        texts, keys = bag_keys(words.take(of_one))
-        return KeyIndex(keys, numbers[of_one[texts]])
+    def _telling_ngrams(self, words: Hashes) -> Hashes:
+        ngrams = word_ngrams(words, self._params.ngram_words)
+        return ngrams.where(~np.isin(ngrams.values, self._everywhere)) if len(self._everywhere) else ngrams
+
+    def _bag_lots(self, numbers: Any) -> Iterator[tuple[Any, Any]]:
+        for lot, words in lots(self._telling, numbers[self._of_one(self._lengths[numbers])]):
+            texts, keys = bag_keys(words)
+            yield keys, lot[texts]
 
     def _in_bags(self, words: Hashes, counts: Any) -> tuple[Any, Any]:
         of_one = self._of_one(counts)
@@ -160,20 +154,19 @@ class HeldTexts:
         places, held = self._bags.find(keys, _MOST_TEXTS)
         return of_one[texts[places]], held
 
-    def _index_pairs(self, words: Hashes, numbers: Any, count: int) -> tuple[KeyIndex, Any]:
-        """The rarest word pairs of the texts that may differ from another in several words; and how many of a text's are always
-        left in a text near it."""
-        reach = self._reach(np.diff(words.starts))
-        of_several = np.flatnonzero(reach > 1)
-        texts, pairs = distinct(word_ngrams(words.take(of_several), 2))
-        _, kind, frequency = np.unique(pairs, return_inverse=True, return_counts=True)
-        order = np.lexsort((pairs, frequency[kind], texts))
-        texts, pairs = texts[order], pairs[order]
-        lost = 2 * reach[of_several]
-        kept = _rank(texts) < np.minimum(lost + _SPARE_PAIRS, _MOST_KEYS)[texts]
-        least = np.ones(count, np.int64)
-        least[numbers[of_several]] = np.maximum(np.bincount(texts[kept], minlength=len(of_several)) - lost, 1)
-        return KeyIndex(pairs[kept], numbers[of_several[texts[kept]]]), least
+    def _pair_lots(self, numbers: Any) -> Iterator[tuple[Any, Any]]:
+        """The rarest word pairs of the texts that may differ from another in several words. Of each text it is noted how many of
+        its pairs are always left in a text near it."""
+        of_several = numbers[self._reach(self._lengths[numbers]) > 1]
+        counts = counted(self._telling, of_several, 2)
+        for lot, words in lots(self._telling, of_several):
+            texts, pairs = distinct(word_ngrams(words, 2))
+            order = np.lexsort((pairs, counts[counter(pairs)], texts))
+            texts, pairs = texts[order], pairs[order]
+            lost = 2 * self._reach(self._lengths[lot])
+            kept = _rank(texts) < np.minimum(lost + _SPARE_PAIRS, _MOST_KEYS)[texts]
+            self._least_pairs[lot] = np.maximum(np.bincount(texts[kept], minlength=len(lot)) - lost, 1)
+            yield pairs[kept], lot[texts[kept]]
 
     def _in_pairs(self, words: Hashes, counts: Any) -> tuple[Any, Any]:
         of_several = np.flatnonzero(self._reach(counts) > 1)
@@ -184,30 +177,18 @@ class HeldTexts:
         enough = times >= self._least_pairs[held]
         return rows[enough], held[enough]
 
-    def _index_ngrams(self, words: Hashes, numbers: Any, count: int) -> tuple[KeyIndex, Any]:
-        """Of each text the n-grams with the least hashes, which are a fair sample; and how many of them each text has."""
-        texts, ngrams = distinct(word_ngrams(words, self._params.ngram_words))
-        if len(common := _common_runs(words, self._params.ngram_words)):
-            telling = ~np.isin(ngrams, common)
-            texts, ngrams = texts[telling], ngrams[telling]
-        order = np.lexsort((ngrams, texts))
-        texts, ngrams = texts[order], ngrams[order]
-        kept = _rank(texts) < _MOST_KEYS
-        counts = np.zeros(count, np.int64)
-        counts[numbers] = np.bincount(texts[kept], minlength=len(numbers))
-        return KeyIndex(ngrams[kept], numbers[texts[kept]]), counts
+    def _ngram_lots(self, numbers: Any) -> Iterator[tuple[Any, Any]]:
+        """Of each text the n-grams with the least hashes, which are a fair sample."""
+        for lot, words in lots(self._words, numbers[np.diff(self._words.starts)[numbers] >= self._params.ngram_words]):
+            texts, ngrams = distinct(self._telling_ngrams(words))
+            kept = _rank(texts) < _MOST_KEYS
+            yield ngrams[kept], lot[texts[kept]]
 
 
 def words_of(texts: list[str]) -> Hashes:
-    """The words of texts, folded, as hashes."""
-    return joined([word_hashes(fold_batch(piece)) for piece in in_pieces(texts)])
-
-
-def _common_runs(words: Hashes, size: int) -> Any:
-    """The runs of `size` words, sorted, that stand in COMMON texts or more."""
-    _, runs = distinct(word_ngrams(words, size))
-    values, counts = np.unique(runs, return_counts=True)
-    return values[counts >= COMMON]
+    """The words of texts, folded, as hashes of 32 bits."""
+    words = joined([word_hashes(fold_batch(piece)) for piece in in_pieces(texts)])
+    return Hashes(words.values >> np.uint64(32), words.starts)
 
 
 def _rank(texts: Any) -> Any:

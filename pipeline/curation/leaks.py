@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from pipeline.curation.compared import answers, prompts
 from pipeline.curation.held_texts import HeldTexts, words_of
 from pipeline.curation.in_order import in_order
-from pipeline.curation.shingles import joined
+from pipeline.curation.shingles import Hashes, joined
 from pipeline.domain.data import CheckResult, SplitFile
 from pipeline.domain.record import digest_file
 from pipeline.params import LeakParams
@@ -134,9 +134,11 @@ def check_leaks(
 
 def take_in(held: Iterable[tuple[str, Any]], params: LeakParams) -> Held:
     """Index what is held out; see `check_leaks` for `held`."""
-    words, tables = [words_of([])], [_HELD_SCHEMA.empty_table()]
+    words: list[Hashes] = []
+    tables = [_HELD_SCHEMA.empty_table()]
     for name, batch in held:
-        words.append(words_of(prompts(batch)))
+        found = words_of(prompts(batch))
+        words.append(Hashes(found.values.astype(np.uint32), found.starts))
         columns = [batch.column("id"), pa.array([name] * batch.num_rows), batch.column("source"), batch.column("line")]
         tables.append(pa.table(columns, names=_HELD_SCHEMA.names).cast(_HELD_SCHEMA))
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()

@@ -170,6 +170,17 @@ def test_short_prompts_leak_only_when_they_are_equal(town: Town) -> None:
     assert town.found == {1: ("exact", 1), 5: ("exact", 0)}
 
 
+def test_scripts_without_spaces_are_compared_by_character(town: Town) -> None:
+    held = ["请问我的信用卡什么时候可以寄到北京的新地址", "ขอเปลี่ยนรหัสผ่านบัตรเครดิตของฉันได้อย่างไร"]
+    train = [
+        "请问他的信用卡什么时候可以寄到北京的新地址。",
+        "请问怎样才能申请一张新的借记卡",
+        "ขอเปลี่ยน รหัสผ่าน บัตรเครดิตของฉันได้อย่างไร?",
+    ]
+    town.check(table(held), table(train))
+    assert town.found == {0: ("near", 0), 2: ("exact", 1)}
+
+
 def test_templates_do_not_make_every_row_a_leak(town: Town) -> None:
     template = "Read the sentence below and answer with the one label that fits it best. Sentence: {} Label:"
     rng = random.Random(2)
