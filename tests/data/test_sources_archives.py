@@ -17,7 +17,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from pipeline.backends.sources.archives import Limits, Unpacking
+from pipeline.backends.sources.staging import staging
+from pipeline.backends.sources.ways import AllWays
+from pipeline.curation.finding import find
 from pipeline.errors import BadInput, TryLater
+from pipeline.params import IngestParams
 from tests.data.source_bench import SourceBench, lines
 
 Members = dict[str, bytes]
@@ -78,11 +83,15 @@ def test_data_in_an_archive_comes_in_under_its_name(bench: SourceBench, name: st
     assert bench.outputs == ["answer 1", "answer 2", "answer 3", "answer 4"]
     assert {example.source for example in bench.examples} == set(bench.sources)
     assert {(source.origin, source.license) for source in snapshot.sources} == {("inbox", "MIT")}
-    # A second run asks for nothing of the archive, and a changed one brings what is new.
+    # A second run unpacks nothing of the archive, and a changed one brings what is new.
     assert bench.take(license="MIT") is snapshot
+    with staging(bench.staging) as folder:
+        again = list(AllWays(folder).find(IngestParams(), root=bench.root, as_of=None, earlier=snapshot.sources))
+        assert [found.name for found in again] == ["inbox/z.jsonl"]
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
     bench.put(f"inbox/{name}", PACKERS[name](members | {"d.jsonl": lines(1, 5)}))
-    again = bench.take(license="MIT")
-    assert [(s.name, s.accepted, s.duplicate) for s in again.batch] == [(f"inbox/{name}!d.jsonl", 1, 1)]
+    later = bench.take(license="MIT")
+    assert [(s.name, s.accepted, s.duplicate) for s in later.batch] == [(f"inbox/{name}!d.jsonl", 1, 1)]
 
 
 def test_an_archive_is_left_for_later_as_a_whole(bench: SourceBench) -> None:
@@ -131,6 +140,12 @@ def _lying(offsets: tuple[tuple[bytes, int], ...], value: int) -> bytes:
     return bytes(content)
 
 
+def _last_is_longer() -> bytes:
+    content = bytearray(zipped({"a.jsonl": lines(1)}))
+    struct.pack_into("<I", content, content.index(b"PK\x01\x02") + 20, 1 << 20)
+    return bytes(content)
+
+
 def _overlapping() -> bytes:
     """All entries of the directory point to the same bytes, as in bombs that unpack to terabytes without nesting."""
     content = bytearray(zipped({f"{n}.jsonl": lines(1) for n in range(5)}))
@@ -168,9 +183,15 @@ HOSTILE: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "nested unnamed": ("a.zip", lambda: zipped({"in.dat": zipped({"a": b""})}), "'in.dat' is an archive within"),
     "nested bomb": ("a.zip", _nested_bomb, "is an archive within"),
     "bomb": ("a.zip", lambda: zipped({"a.jsonl": bytes(64 << 20)}), "as only bombs do"),
+    "bomb beside ballast": (
+        "a.zip",
+        lambda: zipped({"a.jsonl": bytes(64 << 20), "b.dat": os.urandom(1 << 20)}),
+        "'a.jsonl' unpacks from 65",
+    ),
     "overlapping": ("a.zip", _overlapping, "overlaps another member"),
     "longer than it says": ("a.zip", lambda: _lying(((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)), 20), "a.jsonl"),
     "beyond the file": ("a.zip", lambda: _lying(((b"PK\x01\x02", 20),), 1 << 30), "overlaps|longer than the archive"),
+    "last beyond the file": ("a.zip", _last_is_longer, "longer than the archive"),
     "unread kind": ("a.zip", lambda: zipped({"a.xlsx": b"x"}), "kind of file is not read"),
     "LFS pointer": ("a.zip", lambda: zipped({"a.jsonl": b"version https://git-lfs.github.com/spec/v1\n"}), "LFS pointer"),
     "cut off zip": ("a.zip", lambda: zipped({"a.jsonl": lines(*range(99))})[:-30], "damaged"),
@@ -241,6 +262,15 @@ def test_far_too_many_members_are_refused_in_flat_memory(bench: SourceBench, nam
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120_000
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_header_is_not_believed_while_bytes_are_poured(bench: SourceBench, more: int) -> None:
+    [found] = find([bench.put("inbox/a.zip", zipped({}))], bench.root, archives=True)
+    unpacking = Unpacking(found, bench.inbox, Limits(10, 1 << 20), sha256="0" * 64)
+    with pytest.raises(BadInput, match="is not of the"):
+        unpacking.pour("a.jsonl", io.BytesIO(lines(1)), len(lines(1)) + more)
+    assert unpacking.taken == []
+
+
 def test_limits_are_those_of_params(bench: SourceBench) -> None:
     bench.put("inbox/a.zip", zipped({f"{n}.jsonl": lines(n) for n in range(3)}))
     assert "more than 2 members" in bench.refused(kind=BadInput, max_members=2)
@@ -292,8 +322,6 @@ def test_a_folder_of_a_killed_run_is_removed_by_the_next(bench: SourceBench) -> 
 
 
 def test_a_folder_in_use_is_not_touched(bench: SourceBench) -> None:
-    from pipeline.backends.sources.staging import staging
-
     with staging(bench.staging) as one, staging(bench.staging) as other:
         (one / "mine").touch()
         with staging(bench.staging):
