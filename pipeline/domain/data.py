@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from pipeline.domain.record import FileDigest, Record, Value, canonical_json, digest_value
 
 EXAMPLE_COLUMNS = ("id", "group", "input", "output", "meta", "source", "line", "kind")
@@ -25,7 +27,7 @@ class Task(StrEnum):
 
 
 class ExampleKind(StrEnum):
-    """What an example teaches, and so what its `input` and `output` hold; the table in docs/data.md says which formats give which.
+    """What an example teaches, and so what its `input` and `output` hold; docs/formats.md says which formats give which.
 
     A conversation is the canonical JSON of its messages `[{"content":…,"role":…},…]`, or, where tools are offered,
     `{"messages":[…],"tools":[…]}`. Texts in `output` are as they are; everything else is canonical JSON.
@@ -132,7 +134,7 @@ class SourceFile(Value):
     origin: str = ""
     license: str | None = None
     watermark: str | None = None
-    altered: dict[str, int] = {}
+    altered: dict[str, int] = Field(default_factory=dict)
 
 
 class Shard(FileDigest):
@@ -220,8 +222,8 @@ class SplitFile(FileDigest):
 
 
 class RuleCount(Value):
-    """What one curation rule found. policy: what params say to do (drop, warn, block). found: rows it points at; dropped: those that
-    it took out of what is split. samples: a few of them, `source:line: reason`."""
+    """What one curation rule found. policy: what params say to do (drop, warn, block). found: rows it points at; dropped: those
+    that it took out of what is split. samples: a few of them, `source:line: reason`."""
 
     rule: str
     policy: str
@@ -231,7 +233,7 @@ class RuleCount(Value):
 
 
 class Curation(Record):
-    """What the rules that look across rows said of a snapshot. Rows are named, not copied: dropped.parquet lists what is left out.
+    """What the rules that look across rows said of a snapshot. Rows are named, not copied: dropped.parquet lists those left out.
 
     dropped: a Parquet file of columns id, rule, reason, other (the id of the row that it repeats or contradicts, or ''), in the
     order of the snapshot, a row a dropped example. review: lists for people (suspected label errors and the like).

@@ -48,8 +48,8 @@ def parse_conversation(text: str) -> Conversation:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"an input is not the JSON of its messages: {error}", where=text[:80]) from error
-    tools = value.get("tools", []) if isinstance(value, dict) else []
-    messages = value.get("messages") if isinstance(value, dict) else value
+    tools: Any = value.get("tools", []) if isinstance(value, dict) else []
+    messages: Any = value.get("messages") if isinstance(value, dict) else value
     whole = isinstance(messages, list) and messages and isinstance(tools, list) and all(isinstance(t, dict) for t in tools)
     if not whole or not all(
         isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content")) for m in messages

@@ -99,7 +99,9 @@ def encode_answers(paths: Sequence[Path], template: ChatTemplate, *, max_length:
             prompt = pair.prompt[-room:]
             yield Row(prompt + pair.answer, [IGNORED] * len(prompt) + pair.answer)
 
-    encoded = Encoded(_in_arrow(rows()), kinds, **became)
+    table = _in_arrow(rows())
+    counted = {name: became[name] for name in ("read", "cut", "dropped_long", "dropped_boundary", "other_kinds")}
+    encoded = Encoded(table, kinds, **counted)
     asked = len(columns["input"])
     if asked and encoded.dropped_boundary > BOUNDARY_LIMIT * asked:
         raise Misuse(

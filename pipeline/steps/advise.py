@@ -97,7 +97,8 @@ def _enough(curve: Curve, *, classify: bool) -> Answer:
     gain, least = curve.last - middle, curve.last - high
     enough = gain < _WORTH
     opinion = Opinion.YES if enough else Opinion.NO if least >= _WORTH else Opinion.UNCLEAR
-    said = f"{name} errs on {curve.last:.1%}; twice the data would take {100 * gain:.1f} points of that away (at least {100 * least:.1f})"
+    saved = f"{100 * gain:.1f} points of that away (at least {100 * least:.1f})"
+    said = f"{name} errs on {curve.last:.1%}; twice the data would take {saved}"
     return Answer(question=question, opinion=opinion, because=said, evidence=evidence)
 
 

@@ -76,7 +76,16 @@ def write_splits(
         path = folder / f"{name}.parquet"
         columns: dict[str, list[Any]] = {c: [] for c in EXAMPLE_COLUMNS}
         for n, (text, output) in enumerate(rows):
-            values = (example_id(text, output), example_id(text, ""), text, output, "{}", "test.jsonl", n + 1, "label" if task == "classify" else "answer")
+            values = (
+                example_id(text, output),
+                example_id(text, ""),
+                text,
+                output,
+                "{}",
+                "test.jsonl",
+                n + 1,
+                "label" if task == "classify" else "answer",
+            )
             for column, value in zip(EXAMPLE_COLUMNS, values, strict=True):
                 columns[column].append(value)
         pq.write_table(pa.table(columns), path)
