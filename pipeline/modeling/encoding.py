@@ -100,8 +100,15 @@ def encode_answers(paths: Sequence[Path], template: ChatTemplate, *, max_length:
             yield Row(prompt + pair.answer, [IGNORED] * len(prompt) + pair.answer)
 
     table = _in_arrow(rows())
-    counted = {name: became[name] for name in ("read", "cut", "dropped_long", "dropped_boundary", "other_kinds")}
-    encoded = Encoded(table, kinds, **counted)
+    encoded = Encoded(
+        table,
+        kinds,
+        read=became["read"],
+        other_kinds=became["other_kinds"],
+        cut=became["cut"],
+        dropped_long=became["dropped_long"],
+        dropped_boundary=became["dropped_boundary"],
+    )
     asked = len(columns["input"])
     if asked and encoded.dropped_boundary > BOUNDARY_LIMIT * asked:
         raise Misuse(
