@@ -42,6 +42,7 @@ def run_gate(workspace: Workspace, params: Params) -> GateDecision:
         validation=ValidationReport.read(workspace.validation_record),
         splits=Splits.read(workspace.splits_record),
         champion=Champion.read(workspace.champion_record),
+        curation=Curation.read(workspace.curation_record),
         predictions=workspace.evaluation / "predictions.parquet",
         curves=workspace.training / "curves.jsonl",
         test=workspace.splits,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.domain.data import Snapshot, Splits, Task, ValidationReport
+from pipeline.domain.data import Curation, Snapshot, Splits, Task, ValidationReport
 from pipeline.domain.gating import DIFFERS_FROM_BASE, GateCheck, GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.evaluation.comparison import slice_metric
@@ -39,6 +39,7 @@ def report(
     validation: ValidationReport,
     splits: Splits,
     champion: Champion,
+    curation: Curation | None = None,
     predictions: Path,
     curves: Path,
     test: Path | None = None,
@@ -60,6 +61,7 @@ def report(
         *_confusion(training, found),
         *_flips(evaluation, found, rows),
         *_data(snapshot, validation, splits, training),
+        *_curation(curation, splits),
         _lineage(decision, evaluation, training, snapshot, validation, splits, champion),
         *_parameters(training, evaluation, splits, decision),
     ]
@@ -194,6 +196,16 @@ def _data(snapshot: Snapshot, validation: ValidationReport, splits: Splits, trai
         f"{f' ({wrong})' if wrong else ''}.\n\nRows: {told}.{labels}\n\n"
         f"Training: {training.steps} steps on {training.train_rows} rows, {training.trainable_parameters} trainable parameters.",
     )
+
+
+def _curation(curation: Curation | None, splits: Splits) -> Iterator[Block]:
+    """What the rules across rows found, and what repeated rows that are held out."""
+    if curation is None:
+        return
+    rules = [[r.rule, r.policy, r.found, r.dropped, "; ".join(r.samples[:1])] for r in curation.rules]
+    leaks = [[c.name, "held" if c.passed else "failed", c.observed] for c in splits.checks]
+    yield Table("What curation found", ["rule", "policy", "rows", "left out", "such as"], rules)
+    yield Table("What is trained on against what is held out", ["check", "verdict", "seen"], leaks)
 
 
 def _lineage(
