@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from pipeline.curation.row_texts import row_texts
-from pipeline.domain.erasure import Forgotten, Purged, Sought, SourceLeft
+from pipeline.domain.erasure import LIMIT, Forgotten, Purged, Sought, SourceLeft
 from pipeline.domain.sightings import WhoHas
 from pipeline.errors import Misuse
 from pipeline.ports import Progress, silent
-from pipeline.steps.forget import LIMIT, forget
 from pipeline.steps.who_has import StoredOrLeft, read_rows, who_has
 from pipeline.wiring import World
 
@@ -54,6 +52,7 @@ def forget_record(
     Raises Misuse when more than `limit` rows would go, or when no kept run and no tombstone knows an example id.
     """
     from pipeline.purging import purge as take_away
+    from pipeline.steps.forget import forget
 
     found = look_up(world, params, record, progress=progress)
     if found.asked != "text" and not found.count and found.forgotten is None:
@@ -79,6 +78,8 @@ def forget_record(
 
 def _sought(world: World, found: WhoHas, record: str) -> Sought:
     """The texts and ids of the rows that were found, and the text that was asked for."""
+    from pipeline.curation.row_texts import row_texts
+
     texts = {record: None} if found.asked == "text" else {}
     for input, output, kind in _contents(world, found):
         texts |= dict.fromkeys(row_texts(input, output, kind))

@@ -15,6 +15,9 @@ from pipeline.domain.release import Event, EventKind
 from pipeline.domain.sightings import Tombstone, WhoHas
 from pipeline.errors import Broken
 
+LIMIT = 20
+"""More rows than this are not forgotten at once unless a person says how many: a text may be a greeting that thousands share."""
+
 
 class ErasedFile(Value):
     """A file that held the record and was taken away. path: its place in a run's folder, or among a run's artifacts.

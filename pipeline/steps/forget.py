@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.curation.forgetting import drop_forgotten, forgotten_rows
 from pipeline.domain.data import Shard, Snapshot
-from pipeline.domain.erasure import ErasedFile, Erasure, Tombstones, erased_files, erasures, tombstones
+from pipeline.domain.erasure import LIMIT, ErasedFile, Erasure, Tombstones, erased_files, erasures, tombstones
 from pipeline.domain.privacy import key_check, keyed
 from pipeline.domain.release import Event, EventKind
 from pipeline.domain.sightings import WhoHas
@@ -22,9 +22,6 @@ from pipeline.domain.wording import check_words
 from pipeline.errors import Conflict, Misuse, TryLater
 from pipeline.moving import ATTEMPTS, utc_now
 from pipeline.ports import Ledger, RecordIndex
-
-LIMIT = 20
-"""More rows than this are not forgotten at once unless a person says how many: a text may be a greeting that thousands share."""
 
 
 def forget(

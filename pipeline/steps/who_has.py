@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.curation.forgetting import quarantined_text
 from pipeline.curation.formats import fold
 from pipeline.domain.data import QuarantinedRow
 from pipeline.domain.erasure import erased_files, left_of, tombstone
@@ -223,6 +222,8 @@ def _ids_among(path: Path, ids: Sequence[str]) -> list[str]:
 
 def _quarantined(runs: Sequence[RunData], files: StoredOrLeft, folded: str) -> Iterator[str]:
     """`source:line: code` of quarantined rows whose bytes hold the folded text, as it stands or as JSON writes it."""
+    from pipeline.curation.forgetting import quarantined_text
+
     forms = {folded, fold(json.dumps(folded)[1:-1]), fold(json.dumps(folded, ensure_ascii=False)[1:-1])}
     for file in {file.name: file for run in runs for file in run.quarantine}.values():
         stored = files(file.md5)
