@@ -14,8 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from pipeline.backends.sources.ways import AllWays
 from pipeline.domain.data import Task
 from pipeline.errors import BadInput, TryLater
+from pipeline.params import IngestParams
 from tests.data.source_bench import SourceBench, free_ports, lines
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -166,6 +168,8 @@ def test_data_files_of_the_hub_at_a_commit(bench: SourceBench, hub: Hub) -> None
     hub.asked.clear()
     assert bench.take(entry(), as_of=datetime(2020, 1, 1, tzinfo=UTC)) is snapshot
     assert hub.asked == [f"/api/datasets/owner/set/tree/{COMMIT}"]
+    ways = AllWays(bench.inbox)
+    assert list(ways.find(IngestParams(sources=[entry()]), root=bench.root, as_of=None, earlier=snapshot.sources)) == []
     assert not any(b"hunter2" in content for content in bench.files().values() if content)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from pipeline.backends.sources.objects import explained
 from pipeline.backends.sources.staging import staging
 from pipeline.backends.sources.ways import AllWays
 from pipeline.errors import BadInput, TryLater
@@ -151,6 +152,15 @@ def test_keys_are_shown_nowhere(
     assert bucket.address in shown
     assert secret not in shown
     assert s3.secret not in shown
+
+
+def test_a_store_that_repeats_a_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Azure's and Google's libraries put signed addresses and connection strings into what they say.
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountKey=hunter2hunter2")
+    for error in (OSError("cannot reach AccountKey=hunter2hunter2"), PermissionError("no: AccountKey=hunter2hunter2")):
+        said = str(explained(error, "az://box/x"))
+        assert "***" in said
+        assert "hunter2" not in said
 
 
 def test_no_file_of_the_project_holds_a_key_or_the_endpoint(bench: SourceBench, bucket: Any, s3: S3) -> None:

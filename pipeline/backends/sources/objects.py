@@ -48,7 +48,7 @@ def fetch_objects(
         store, base = _opened(address)
         start, listed = _listed(store, base, address, limits)
     except Exception as error:
-        raise _explained(error, address) from None
+        raise explained(error, address) from None
     known = {(source.name, source.watermark) for source in earlier}
     for number, (key, info) in enumerate(listed):
         name = f"{address.split('://')[0]}://{key}"
@@ -68,7 +68,7 @@ def fetch_objects(
         except TunelineError:
             raise
         except Exception as error:
-            raise _explained(error, name) from None
+            raise explained(error, name) from None
         how = reading_for(kind[0], reading)
         yield Found(path, name, *kind, modified, how, entry.origin, reading.license, mark, staged=True)
 
@@ -128,7 +128,7 @@ def _names_suffix(address: str, key: str) -> bool:
     return Path(address).suffix == Path(key).suffix
 
 
-def _explained(error: Exception, where: str) -> TunelineError:
+def explained(error: Exception, where: str) -> TunelineError:
     """What a store said, less every secret of the environment. Stores name keys and signed addresses in what they say."""
     if isinstance(error, TunelineError):
         return error
