@@ -22,6 +22,8 @@ from pipeline.params import SplitParams
 ORDER = (Split.TRAIN, Split.EVAL, Split.TEST)
 """A side's place here is its number in arrays and files."""
 _TEST = ORDER.index(Split.TEST)
+_AT_ONCE = 1 << 16
+"""So many groups are Python's at once: ten million of them would take gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,17 @@ def draw(groups: Groups, frozen: Sides, params: SplitParams) -> tuple[Sides, Sid
     numbers = np.zeros(len(groups.keys), np.int8)
     numbers[known >= 0] = frozen.numbers[known[known >= 0]]
     new = np.flatnonzero(known < 0)
-    points = np.array([point(key_hex(key), params.salt) for key in groups.keys[new].tolist()])
-    if groups.strata is None:
-        drawn = [side_at(at, eval_share=params.eval, test_share=params.test) for at in points.tolist()]
-    else:
+    points = np.zeros(len(new))
+    for start in range(0, len(new), _AT_ONCE):
+        part = new[start : start + _AT_ONCE]
+        points[start : start + _AT_ONCE] = [point(key_hex(key), params.salt) for key in groups.keys[part].tolist()]
+        if groups.strata is None:
+            ats = points[start : start + _AT_ONCE].tolist()
+            drawn = [side_at(at, eval_share=params.eval, test_share=params.test) for at in ats]
+            numbers[part] = [ORDER.index(side) for side in drawn]
+    if groups.strata is not None:
         drawn = _draw_strata([groups.strata[i] for i in new.tolist()], points, params)
-    numbers[new] = [ORDER.index(side) for side in drawn]
+        numbers[new] = [ORDER.index(side) for side in drawn]
     if params.max_test_rows is not None:
         _cap_test(numbers, groups.rows, new, points, params.max_test_rows)
     return Sides(groups.keys, numbers), Sides(groups.keys[new], numbers[new])
