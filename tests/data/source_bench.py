@@ -154,7 +154,7 @@ class Postgres:
                 connection.execute(statement)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """Started from Debian's binaries, as an unprivileged user, since the server refuses root."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -211,7 +211,7 @@ class S3:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     weed = Path(sys.executable).with_name("weed")
     if not weed.exists():
