@@ -19,7 +19,8 @@ def main(folder: Path, count: int, *, beyond: bool) -> None:
     from pipeline.backends.great_expectations import GreatExpectations
     from pipeline.backends.secrets import TokenSecrets
     from pipeline.curation.row_rules import RowRules
-    from pipeline.domain.data import Frozen, Snapshot, Task
+    from pipeline.domain.curated import Frozen
+    from pipeline.domain.data import Snapshot, Task
     from pipeline.params import CleanParams, CurateParams, IngestParams, LeakParams, NearDuplicates, SplitParams, ValidateParams
     from pipeline.steps.curate import curate
     from pipeline.steps.ingest import ingest

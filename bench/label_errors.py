@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 
 from pipeline.backends.great_expectations import GreatExpectations
 from pipeline.curation.shards import SCHEMA, BatchWriter
-from pipeline.domain.data import Frozen, Snapshot, SplitFile, Splits, SplitSide
+from pipeline.domain.curated import Frozen, SplitFile, Splits, SplitSide
+from pipeline.domain.data import Snapshot
 from pipeline.domain.record import digest_file
 from pipeline.evaluation.statistics import mean, paired_bootstrap
 from pipeline.params import CurateParams, Params

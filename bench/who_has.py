@@ -27,7 +27,8 @@ import pyarrow as pa
 
 from pipeline.backends.record_index import index_shards
 from pipeline.curation.shards import SCHEMA, SHARD_ROWS, TableWriter
-from pipeline.domain.data import Shard, Snapshot, SourceFile, SplitFile, Splits, SplitSide, Task
+from pipeline.domain.curated import SplitFile, Splits, SplitSide
+from pipeline.domain.data import Shard, Snapshot, SourceFile, Task
 from pipeline.domain.record import digest_file
 from pipeline.wiring import World
 

@@ -30,7 +30,8 @@ from pipeline.backends.run_folder import (
     remove_other_folders,
 )
 from pipeline.deeds import log_evidence, move_to, replay_curves, run_gate, settle
-from pipeline.domain.data import CheckResult, Curation, Snapshot, Splits, ValidationReport
+from pipeline.domain.curated import Curation, Splits
+from pipeline.domain.data import CheckResult, Snapshot, ValidationReport
 from pipeline.domain.drift import DriftReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, Task, ValidationReport
+from pipeline.domain.curated import Curation, Frozen, Splits
+from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder

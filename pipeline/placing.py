@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from pipeline.domain.data import Frozen, Snapshot, Splits, empty_snapshot
+from pipeline.domain.curated import Frozen, Splits
+from pipeline.domain.data import Snapshot, empty_snapshot
 from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import describe_files
 from pipeline.domain.release import holder, version_record

@@ -16,7 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport
+from pipeline.domain.curated import Curation, Frozen, Splits
+from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.model import Champion, TrainingRun
 from pipeline.errors import Misuse
 from pipeline.ports import Archive, Embedder, Ledger, PastRuns, Progress, RecordIndex, Registry, Snapshots, Tracker, silent

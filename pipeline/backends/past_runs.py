@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from pipeline.backends.dvc import GitDvcArchive
 from pipeline.backends.git import REFS, Git
 from pipeline.backends.run_folder import run_key
-from pipeline.domain.data import Curation, Shard, Snapshot, SplitFile, Splits
+from pipeline.domain.curated import Curation, SplitFile, Splits
+from pipeline.domain.data import Shard, Snapshot
 from pipeline.domain.record import Record
 from pipeline.domain.sightings import DataFile, RunData
 from pipeline.errors import Broken

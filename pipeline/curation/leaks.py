@@ -26,7 +26,8 @@ from pipeline.curation.compared import answers, prompts
 from pipeline.curation.held_texts import HeldTexts, words_of
 from pipeline.curation.in_order import in_order
 from pipeline.curation.shingles import Hashes, joined
-from pipeline.domain.data import CheckResult, SplitFile
+from pipeline.domain.curated import SplitFile
+from pipeline.domain.data import CheckResult
 from pipeline.domain.record import digest_file
 from pipeline.params import LeakParams
 from pipeline.ports import Progress, silent

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from pipeline.curation.keys import hex_keys
 from pipeline.curation.seen import Seen
-from pipeline.domain.data import EXAMPLE_COLUMNS, Example, QuarantinedRow, Shard, Snapshot, Split, Splits
+from pipeline.domain.curated import Split, Splits
+from pipeline.domain.data import EXAMPLE_COLUMNS, Example, QuarantinedRow, Shard, Snapshot
 from pipeline.domain.record import FileDigest, digest_file
 from pipeline.errors import Broken, Tampered
 

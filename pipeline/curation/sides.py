@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.curation.keys import KEY, Keys, find, key_hex
-from pipeline.domain.data import Split, SplitFile
+from pipeline.domain.curated import Split, SplitFile
 from pipeline.domain.record import digest_file
 from pipeline.domain.splitting import assign_stratum, point, side_at
 from pipeline.errors import Broken

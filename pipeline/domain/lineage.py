@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.domain.data import Curation, Frozen, Snapshot, Splits, ValidationReport
+from pipeline.domain.curated import Curation, Frozen, Splits
+from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.gating import GateDecision
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.domain.record import Record, Value

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-from pipeline.domain.data import Split
+from pipeline.domain.curated import Split
 
 
 def point(group: str, salt: str) -> float:

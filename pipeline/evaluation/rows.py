@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.domain.data import EXAMPLE_COLUMNS, SplitSide
+from pipeline.domain.curated import SplitSide
+from pipeline.domain.data import EXAMPLE_COLUMNS
 from pipeline.domain.record import FileDigest, digest_bytes, digest_file
 from pipeline.errors import Broken, Tampered
 from pipeline.evaluation.statistics import Numbers

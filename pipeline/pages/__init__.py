@@ -7,7 +7,23 @@ here; callers turn records into blocks and write the text wherever it belongs.
 
 from __future__ import annotations
 
-from pipeline.pages.blocks import Bar, Bars, Block, Dot, Lines, Links, Matrix, Pair, Pairs, Scatter, Side, Table, Text
+from pipeline.pages.blocks import Bar, Bars, Block, Cell, Dot, Lines, Links, Matrix, Pair, Pairs, Scatter, Side, Table, Text
 from pipeline.pages.render import page
 
-__all__ = ["Bar", "Bars", "Block", "Dot", "Lines", "Links", "Matrix", "Pair", "Pairs", "Scatter", "Side", "Table", "Text", "page"]
+__all__ = [
+    "Bar",
+    "Bars",
+    "Block",
+    "Cell",
+    "Dot",
+    "Lines",
+    "Links",
+    "Matrix",
+    "Pair",
+    "Pairs",
+    "Scatter",
+    "Side",
+    "Table",
+    "Text",
+    "page",
+]

@@ -33,7 +33,8 @@ from pipeline.curation.rules.row_table import RowTable, read_rows
 from pipeline.curation.rules.rulings import Rulings
 from pipeline.curation.rules.token_lengths import TokenLengths
 from pipeline.curation.shards import read_tables
-from pipeline.domain.data import Curation, Snapshot, ValidationReport
+from pipeline.domain.curated import Curation
+from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.errors import Misuse
 from pipeline.pages import Block, Table
 from pipeline.params import CurateParams

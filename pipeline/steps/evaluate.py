@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.domain.data import LEARNED_KINDS, ExampleKind, Splits, Task
+from pipeline.domain.curated import Splits
+from pipeline.domain.data import LEARNED_KINDS, ExampleKind, Task
 from pipeline.domain.model import Champion, EvaluationReport, Subject, TrainingRun
 from pipeline.domain.record import describe_files, digest_value, first_difference
 from pipeline.errors import Broken, Misuse, Tampered

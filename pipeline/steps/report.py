@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.domain.data import Curation, Snapshot, Splits, Task, ValidationReport
+from pipeline.domain.curated import Curation, Splits
+from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import DIFFERS_FROM_BASE, GateCheck, GateDecision, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.evaluation.comparison import slice_metric
 from pipeline.evaluation.disagreements import confusion, flips
 from pipeline.evaluation.metrics import METRICS, metric
 from pipeline.evaluation.rows import SUBJECTS, Predictions, SplitRows, read_curves, read_predictions, read_split
-from pipeline.pages import Bar, Bars, Block, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
+from pipeline.pages import Bar, Bars, Block, Cell, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
 
 SHOWN_FLIPS = 10
 SHOWN_SOURCES = 20
@@ -202,8 +203,8 @@ def _curation(curation: Curation | None, splits: Splits) -> Iterator[Block]:
     """What the rules across rows found, and what repeated rows that are held out."""
     if curation is None:
         return
-    rules = [[r.rule, r.policy, r.found, r.dropped, "; ".join(r.samples[:1])] for r in curation.rules]
-    leaks = [[c.name, "held" if c.passed else "failed", c.observed] for c in splits.checks]
+    rules: list[list[Cell]] = [[r.rule, r.policy, r.found, r.dropped, "; ".join(r.samples[:1])] for r in curation.rules]
+    leaks: list[list[Cell]] = [[c.name, "held" if c.passed else "failed", c.observed] for c in splits.checks]
     yield Table("What curation found", ["rule", "policy", "rows", "left out", "such as"], rules)
     yield Table("What is trained on against what is held out", ["check", "verdict", "seen"], leaks)
 

@@ -19,7 +19,8 @@ from pipeline.curation.keys import KEY, Keys, find, hex_keys
 from pipeline.curation.leaks import check_leaks
 from pipeline.curation.shards import SCHEMA, TableWriter, read_tables
 from pipeline.curation.sides import ORDER, Groups, Sides, draw, read_sides, write_sides
-from pipeline.domain.data import Curation, Frozen, Shard, Snapshot, Split, SplitFile, Splits, SplitSide, Task
+from pipeline.domain.curated import Curation, Frozen, Split, SplitFile, Splits, SplitSide
+from pipeline.domain.data import Shard, Snapshot, Task
 from pipeline.domain.record import digest_file
 from pipeline.errors import Broken, Misuse
 from pipeline.params import SplitParams

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.domain.data import Splits
+from pipeline.domain.curated import Splits
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.record import describe_files, digest_file, digest_value
 from pipeline.errors import Misuse, Tampered

@@ -12,19 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.curation.shards import SCHEMA, BatchWriter
-from pipeline.domain.data import (
-    CheckResult,
-    Curation,
-    Example,
-    ExampleKind,
-    RuleCount,
-    Snapshot,
-    SourceFile,
-    Task,
-    ValidationReport,
-    example_id,
-    messages_to_input,
-)
+from pipeline.domain.curated import Curation, RuleCount
+from pipeline.domain.data import CheckResult, Example, ExampleKind, Snapshot, SourceFile, Task, ValidationReport, example_id, messages_to_input
 from pipeline.params import CurateParams
 from pipeline.steps.curate import curate
 

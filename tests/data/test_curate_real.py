@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from curate_kit import count
 
-from pipeline.domain.data import CheckResult, Curation, ValidationReport
+from pipeline.domain.curated import Curation
+from pipeline.domain.data import CheckResult, ValidationReport
 from pipeline.params import CurateParams
 from pipeline.steps.curate import curate
 

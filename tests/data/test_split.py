@@ -15,18 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.curation.shards import read_split
-from pipeline.domain.data import (
-    EXAMPLE_COLUMNS,
-    CheckResult,
-    Curation,
-    Frozen,
-    Snapshot,
-    Split,
-    SplitFile,
-    Splits,
-    Task,
-    empty_snapshot,
-)
+from pipeline.domain.curated import Curation, Frozen, Split, SplitFile, Splits
+from pipeline.domain.data import EXAMPLE_COLUMNS, CheckResult, Snapshot, Task, empty_snapshot
 from pipeline.domain.record import digest_file
 from pipeline.domain.splitting import assign_stratum, point
 from pipeline.errors import Misuse, Tampered

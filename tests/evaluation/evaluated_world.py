@@ -10,19 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from pipeline.domain.data import (
-    Example,
-    Frozen,
-    Snapshot,
-    SourceFile,
-    SplitFile,
-    Splits,
-    SplitSide,
-    Task,
-    ValidationReport,
-    empty_snapshot,
-    example_id,
-)
+from pipeline.domain.curated import Frozen, SplitFile, Splits, SplitSide
+from pipeline.domain.data import Example, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot, example_id
 from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, TrainingRun
 from pipeline.domain.record import canonical_json, describe_files, digest_file, digest_value
 from pipeline.evaluation.rows import SplitRows, read_split

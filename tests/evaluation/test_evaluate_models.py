@@ -13,7 +13,8 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "modeling"))
 from modeling_kit import CITIES, Remembering, build_tiny_base, model_params, train_params, write_splits
 
-from pipeline.domain.data import Snapshot, SourceFile, Splits, Task, ValidationReport, messages_to_input
+from pipeline.domain.curated import Splits
+from pipeline.domain.data import Snapshot, SourceFile, Task, ValidationReport, messages_to_input
 from pipeline.domain.gating import DIFFERS_FROM_BASE, Outcome
 from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.evaluation.rows import read_predictions

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from modeling_kit import CITIES, Pulled, Remembering, build_tiny_base, pull_at, run, write_splits
 
-from pipeline.domain.data import Splits, messages_to_input
+from pipeline.domain.curated import Splits
+from pipeline.domain.data import messages_to_input
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.domain.data import EXAMPLE_COLUMNS, SplitFile, Splits, SplitSide, example_id
+from pipeline.domain.curated import SplitFile, Splits, SplitSide
+from pipeline.domain.data import EXAMPLE_COLUMNS, example_id
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.record import digest_file
 from pipeline.params import ModelParams, TrainParams

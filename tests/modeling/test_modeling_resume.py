@@ -46,7 +46,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from modeling_kit import Remembering, model_params, train_params
-from pipeline.domain.data import Splits
+from pipeline.domain.curated import Splits
 from pipeline.steps.train import train
 home, base = Path({str(tmp_path)!r}), Path({str(tiny_base)!r})
 def progress(what, done, total):

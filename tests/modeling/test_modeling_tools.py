@@ -12,7 +12,7 @@ import pytest
 from modeling_kit import Remembering, model_params, run, train_params, write_splits
 
 from pipeline.curation.formats import Parts, read_parts
-from pipeline.domain.data import SplitFile, Splits, SplitSide
+from pipeline.domain.curated import SplitFile, Splits, SplitSide
 from pipeline.domain.record import digest_file
 from pipeline.errors import Misuse
 from pipeline.evaluation.rows import read_split

@@ -13,20 +13,8 @@ from pathlib import Path
 from folder_registry import FolderRegistry
 
 from pipeline.backends.ledger import SqlLedger
-from pipeline.domain.data import (
-    CheckResult,
-    Curation,
-    Frozen,
-    Shard,
-    Snapshot,
-    SourceFile,
-    SplitFile,
-    Splits,
-    SplitSide,
-    Task,
-    ValidationReport,
-    empty_snapshot,
-)
+from pipeline.domain.curated import Curation, Frozen, SplitFile, Splits, SplitSide
+from pipeline.domain.data import CheckResult, Shard, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot
 from pipeline.domain.gating import GateCheck, GateDecision, Outcome
 from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, MetricValue, Subject, TrainingRun
 from pipeline.domain.record import FileDigest, describe_files, digest_bytes, digest_file

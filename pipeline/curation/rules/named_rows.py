@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.curation.rules.findings import Rows
 from pipeline.curation.rules.rulings import Rulings
-from pipeline.domain.data import SplitFile
+from pipeline.domain.curated import SplitFile
 from pipeline.domain.record import digest_file
 
 DROPPED = pa.schema([(name, pa.string()) for name in ("id", "rule", "reason", "other")])

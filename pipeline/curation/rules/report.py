@@ -8,7 +8,8 @@ from pipeline.curation.rules.balance import Balance
 from pipeline.curation.rules.named_rows import NamedRows
 from pipeline.curation.rules.provenance import Part
 from pipeline.curation.rules.rulings import Ruling, Rulings
-from pipeline.domain.data import Curation, RuleCount, Snapshot
+from pipeline.domain.curated import Curation, RuleCount
+from pipeline.domain.data import Snapshot
 from pipeline.pages import Block, Links, Table, Text, page
 
 _SHOWN = 200
