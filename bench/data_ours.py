@@ -10,6 +10,7 @@ from data_laps import Laps
 from data_rows import generate
 
 THRESHOLD = 0.8
+CORES = min(os.cpu_count() or 1, 8)
 
 
 def main(folder: Path, count: int, *, beyond: bool) -> None:
@@ -39,7 +40,7 @@ def main(folder: Path, count: int, *, beyond: bool) -> None:
             parent=parent,
             folder=data,
             rules=RowRules(CleanParams(), secrets=TokenSecrets()),
-            workers=min(os.cpu_count() or 1, 8),
+            workers=CORES,
         )
 
     def split_into(out: Path, params: SplitParams) -> None:
@@ -66,12 +67,12 @@ def main(folder: Path, count: int, *, beyond: bool) -> None:
     near = NearDuplicates(policy="drop", threshold=THRESHOLD)
     params = CurateParams(repeats="off", contradictions="off", consistency="off", odd_answers="off", near_duplicates=near)
     scratch.mkdir()
-    curation = curate(snapshot, report, params, folder=data, out=folder / "curate", scratch=scratch)
+    curation = curate(snapshot, report, params, folder=data, out=folder / "curate", scratch=scratch, workers=CORES)
     laps.lap("near duplicates", found=curation.dropped.rows)
     split_into(folder / "split", SplitParams(leaks=LeakParams(exact="off", near="off", ngram="off")))
     laps.lap("split")
     if beyond:
-        curation = curate(snapshot, report, CurateParams(), folder=data, out=folder / "curate", scratch=scratch)
+        curation = curate(snapshot, report, CurateParams(), folder=data, out=folder / "curate", scratch=scratch, workers=CORES)
         laps.lap("other rules")
         split_into(folder / "split", SplitParams(leaks=LeakParams(exact="warn", near="warn", ngram="warn")))
         laps.lap("decontaminated split")
