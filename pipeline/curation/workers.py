@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Self
 
 from pipeline.errors import Broken
 
-WORTH_STARTING = 20 << 20
+WORTH_STARTING = 12 << 20
 """From so many bytes of work on processes are started; with less they would end before they had begun."""
 
 _SIZE = struct.Struct(">Q")
