@@ -7,6 +7,7 @@ candidate that the gate refuses is a successful run; so is a run that finds noth
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,23 @@ POLICY = "release.promote_on_pass says so"
 
 
 @flow(name="retrain", flow_run_name="retrain {name}", persist_result=False, validate_parameters=False)
-def retrain(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None) -> Any:
+def retrain(
+    name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None, afresh: bool = False
+) -> Any:
     """Run once for the model `name` of a params file; returns a RunOutcome. sources and as_of: see wiring.run_ingest."""
     world = World.here()
     params = read_params(Path(params_file))
     with one_run_at_a_time(world.project, name):
         close_runs_of_the_dead(f"retrain {name}")
         _finish_what_was_killed(world, params)
-        outcome = _run_once(world, params, tuple(sources), as_of)
+        outcome = _run_once(world, params, tuple(sources), as_of, afresh=afresh)
     return _told(outcome)
 
 
 @flow(name="take in", flow_run_name="take in {name}", persist_result=False, validate_parameters=False)
-def take_in(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None) -> Any:
+def take_in(
+    name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None, afresh: bool = False
+) -> Any:
     """Take in, validate, curate and split what is new for the model `name`; nothing is trained. Returns a RunOutcome."""
     world = World.here()
     params = read_params(Path(params_file))
@@ -65,7 +70,7 @@ def take_in(name: str, params_file: str, sources: tuple[str, ...] = (), as_of: d
         close_runs_of_the_dead(f"take in {name}")
         run = _open(world, params)
         try:
-            _, outcome = _take_data_in(world, run, params, tuple(sources), as_of, DATA_STAGES)
+            _, outcome = _take_data_in(world, run, params, tuple(sources), as_of, DATA_STAGES, afresh=afresh)
             outcome = outcome or _keep_data(world, run)
         finally:
             run.store.close()
@@ -80,10 +85,10 @@ def _told(outcome: RunOutcome) -> Any:
     )
 
 
-def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: datetime | None) -> RunOutcome:
+def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: datetime | None, *, afresh: bool) -> RunOutcome:
     run = _open(world, params)
     try:
-        snapshot, ended = _take_data_in(world, run, params, sources, as_of, STAGES)
+        snapshot, ended = _take_data_in(world, run, params, sources, as_of, STAGES, afresh=afresh)
         if ended:
             return ended
         do("find champion", lambda: place_champion(world, run, params))
@@ -106,10 +111,17 @@ def _open(world: World, params: Params) -> RunFolder:
 
 
 def _take_data_in(
-    world: World, run: RunFolder, params: Params, sources: tuple[str, ...], as_of: datetime | None, stages: list[str]
+    world: World,
+    run: RunFolder,
+    params: Params,
+    sources: tuple[str, ...],
+    as_of: datetime | None,
+    stages: list[str],
+    *,
+    afresh: bool,
 ) -> tuple[Snapshot, RunOutcome | None]:
     """The snapshot, and how the run ended if it ended here: nothing new for `stages`, or data that a check refused."""
-    snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, progress(run.key)))
+    snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, afresh=afresh, progress=progress(run.key)))
     do("reserve", lambda: place_reserved(world, run, params))
     do("reviewed rows", lambda: place_reviewed(world, run, params))
     if run.nothing_new(snapshot, stages):
@@ -126,6 +138,8 @@ def _take_data_in(
     if not drift.passed:
         return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, drift.failures)
     _step(world, run, params, "curate")
+    altered = sum((Counter(source.altered) for source in fresh), Counter[str]())
+    clean = [f"clean: {', '.join(f'{rule} {rows}' for rule, rows in sorted(altered.items()))}"] if altered else []
     curation = Curation.read(run.workspace.curation_record)
     if not curation.passed:
         return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, curation.failures)
@@ -250,16 +264,17 @@ def _end(
 
 
 def _data_facts(snapshot: Snapshot, run: RunFolder) -> tuple[str, ...]:
-    before = len(run.parent.sources) if run.parent else 0
-    fresh = snapshot.sources[before:]
+    fresh = () if run.parent is not None and snapshot.digest == run.parent.digest else snapshot.batch
     read, accepted, duplicate, quarantined, forgotten = (
         sum(getattr(s, field) for s in fresh) for field in ("read", "accepted", "duplicate", "quarantined", "forgotten")
     )
     ended = f"{accepted} accepted, {duplicate} duplicate, {quarantined} quarantined"
     ended += f", {forgotten} forgotten before" if forgotten else ""
     counts = f"{read} rows read: {ended}; {snapshot.rows} in the snapshot"
+    altered = sum((Counter(source.altered) for source in fresh), Counter[str]())
+    clean = [f"clean: {', '.join(f'{rule} {rows}' for rule, rows in sorted(altered.items()))}"] if altered else []
     curation = Curation.read(run.workspace.curation_record)
     rules = [f"{rule.rule}: {rule.found} found, {rule.dropped} left out" for rule in curation.rules if rule.found]
     drifted = DriftReport.read(run.workspace.drift_record).drifted
     drift = [f"drift: {', '.join(f'{s.aspect} (effect {s.effect:.2f})' for s in drifted)}"] if drifted else []
-    return (counts, *rules, *drift)
+    return (counts, *clean, *rules, *drift)

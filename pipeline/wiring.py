@@ -159,11 +159,13 @@ def run_ingest(
     params: Params,
     sources: tuple[str, ...] = (),
     as_of: datetime | None = None,
+    *,
+    afresh: bool = False,
     progress: Progress = silent,
 ) -> Snapshot:
-    """Take in what is new in the sources (those of params, or the given ones) and put it under DVC."""
-    entries = sources or params.ingest.sources
-    snapshot = take_in(world, params, run.workspace.snapshot, entries, parent=run.parent, as_of=as_of, progress=progress)
+    """Take in what is new in the sources (those of params, or the given ones), or afresh all of it, and put it under DVC."""
+    entries, folder = sources or params.ingest.sources, run.workspace.snapshot
+    snapshot = take_in(world, params, folder, entries, parent=run.parent, as_of=as_of, afresh=afresh, progress=progress)
     if run.parent is None or snapshot.digest != run.parent.digest:
         run.store.add(run.workspace.snapshot)
     index_records(world, run.workspace.snapshot, snapshot, progress)
@@ -185,6 +187,7 @@ def take_in(
     *,
     parent: Snapshot | None = None,
     as_of: datetime | None = None,
+    afresh: bool = False,
     licenses: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> Snapshot:
@@ -207,6 +210,7 @@ def take_in(
             folder=folder,
             root=root,
             as_of=as_of,
+            afresh=afresh,
             rules=row_rules(params.clean),
             licenses=params.clean.licenses if licenses is None else licenses,
             workers=world.settings.workers,

@@ -17,26 +17,39 @@ if TYPE_CHECKING:
 
 
 Sources = Annotated[list[str] | None, typer.Argument(help="Files, folders, globs or archives instead of those in params.")]
+Afresh = Annotated[bool, typer.Option("--afresh", help="Read all sources again, by the params of today; sides stay.")]
 AsOf = Annotated[datetime | None, typer.Option(help="Leave what is newer than this for later.")]
 
 
-def run(sources: Sources = None, params: ParamsFile = DEFAULT_PARAMS, as_of: AsOf = None, json: Json = False) -> None:
+def run(
+    sources: Sources = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    as_of: AsOf = None,
+    afresh: Afresh = False,
+    json: Json = False,
+) -> None:
     """Take in fresh data, tune, measure, gate and register a candidate. With nothing new it does nothing and says so."""
-    _start("retrain", sources, params, as_of, json)
+    _start("retrain", sources, params, as_of, json, afresh=afresh)
 
 
-def ingest(sources: Sources = None, params: ParamsFile = DEFAULT_PARAMS, as_of: AsOf = None, json: Json = False) -> None:
+def ingest(
+    sources: Sources = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    as_of: AsOf = None,
+    afresh: Afresh = False,
+    json: Json = False,
+) -> None:
     """Take in fresh data, validate, curate and split it, and stop there: the first half of run."""
-    _start("take_in", sources, params, as_of, json)
+    _start("take_in", sources, params, as_of, json, afresh=afresh)
 
 
-def _start(flow: str, sources: list[str] | None, params: Path, as_of: datetime | None, json: bool) -> None:
+def _start(flow: str, sources: list[str] | None, params: Path, as_of: datetime | None, json: bool, *, afresh: bool) -> None:
     world, loaded = open_world(params)
     use_prefect(world)
     from flows import retrain
 
     given = tuple(absolute(source) for source in sources or ())
-    outcome = getattr(retrain, flow)(loaded.model.name, str(params.absolute()), given, _aware(as_of))
+    outcome = getattr(retrain, flow)(loaded.model.name, str(params.absolute()), given, _aware(as_of), afresh)
     show(outcome, json, rendering.outcome_lines)
     raise typer.Exit(1 if outcome.said_no else 0)
 
