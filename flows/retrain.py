@@ -138,8 +138,6 @@ def _take_data_in(
     if not drift.passed:
         return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, drift.failures)
     _step(world, run, params, "curate")
-    altered = sum((Counter(source.altered) for source in fresh), Counter[str]())
-    clean = [f"clean: {', '.join(f'{rule} {rows}' for rule, rows in sorted(altered.items()))}"] if altered else []
     curation = Curation.read(run.workspace.curation_record)
     if not curation.passed:
         return snapshot, _refuse_data(world, run, Ending.REFUSED_BY_CURATION, curation.failures)
