@@ -1,5 +1,6 @@
 # Two commands: `make demo` and `make test`. Everything is installed into .venv from PyPI with plain pip and full pins.
 PYTHON ?= python3
+DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -15,13 +16,16 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full drill-kill drill-schedule doctor clean
+.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real drill-kill drill-schedule doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
 	@echo "make demo-clean  forget the demo: its state, its runs' tags, its inbox"
 	@echo "make bench       timings of the demo, the no-change run, --help, and data (minutes)"
 	@echo "make bench-data  data in: speed and memory beside the chain a user would build; bench-data-full adds 10M rows"
+	@echo "make bench-near  near duplicates: recall, precision and speed beside exact comparison and datasketch (minutes)"
+	@echo "make bench-who-has  look-ups among ten million records (minutes)"
+	@echo "make bench-real DATA=FOLDER  leaks, drift, personal data, label errors and native formats on public sets (long)"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
@@ -60,6 +64,20 @@ bench-data: install
 
 bench-data-full: install
 	OMP_NUM_THREADS=1 $(BIN)/python bench/data.py --full
+
+bench-near: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/near.py
+
+bench-who-has: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/who_has.py --rows 10000000
+
+bench-real: install
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt --editable ".[dev,bench]"
+	OMP_NUM_THREADS=1 $(BIN)/python examples/data/ingest_all.py --data $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/leaks.py --data $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/personal_data.py $(DATA)/pii/generated_small.json
+	OMP_NUM_THREADS=1 $(BIN)/python bench/drift.py --data $(DATA)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/label_errors.py $(DATA)/banking77/train.csv
 
 drill-kill: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py
