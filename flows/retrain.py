@@ -39,8 +39,9 @@ from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
 from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed
+from pipeline.stages import run_step
 from pipeline.terminal import say
-from pipeline.wiring import World, read_params, run_ingest, run_step
+from pipeline.wiring import World, read_params, run_ingest
 
 POLICY = "release.promote_on_pass says so"
 

@@ -115,8 +115,9 @@ def doctor(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
 
 def step(name: str) -> None:
     """Run one stage of dvc.yaml on the files of this folder. `dvc repro` calls it."""
+    from pipeline.stages import run_step
     from pipeline.terminal import reporter
-    from pipeline.wiring import World, read_params, run_step
+    from pipeline.wiring import World, read_params
     from pipeline.workspace import Workspace
 
     workspace = Workspace(Path.cwd())

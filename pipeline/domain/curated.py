@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from pipeline.domain.data import CheckResult
+from pipeline.domain.data import Judged
 from pipeline.domain.record import FileDigest, Record, Value, digest_value
 
 
@@ -35,7 +35,7 @@ class RuleCount(Value):
     samples: tuple[str, ...] = ()
 
 
-class Curation(Record):
+class Curation(Judged):
     """What the rules that look across rows said of a snapshot. Rows are named, not copied: dropped.parquet lists those left out.
 
     dropped: a Parquet file of columns id, rule, reason, other (the id of the row that it repeats or contradicts, or ''), in the
@@ -48,21 +48,12 @@ class Curation(Record):
     validation: str
     params: dict[str, Any]
     rules: tuple[RuleCount, ...]
-    checks: tuple[CheckResult, ...]
     dropped: SplitFile
     review: tuple[FileDigest, ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:
         return (self.snapshot, self.validation)
-
-    @property
-    def passed(self) -> bool:
-        return all(c.passed and c.error is None for c in self.checks)
-
-    @property
-    def failures(self) -> tuple[CheckResult, ...]:
-        return tuple(c for c in self.checks if not c.passed or c.error is not None)
 
 
 class SplitSide(Value):
@@ -80,7 +71,7 @@ class SplitSide(Value):
         return digest_value([part.sha256 for part in self.parts])
 
 
-class Splits(Record):
+class Splits(Judged):
     """Where each example went: the snapshot, less what curation left out, on three sides.
 
     frozen: digest of the Frozen record whose sides were kept. reserved: digest of the Snapshot of benchmarks and edge cases.
@@ -102,20 +93,11 @@ class Splits(Record):
     test: SplitSide
     sides: tuple[SplitFile, ...] = ()
     leaks: SplitFile | None = None
-    checks: tuple[CheckResult, ...] = ()
     labels: tuple[str, ...] = ()
 
     @property
     def parents(self) -> tuple[str, ...]:
         return (self.snapshot, self.validation, self.curation, self.frozen, self.reserved)
-
-    @property
-    def passed(self) -> bool:
-        return all(c.passed and c.error is None for c in self.checks)
-
-    @property
-    def failures(self) -> tuple[CheckResult, ...]:
-        return tuple(c for c in self.checks if not c.passed or c.error is not None)
 
 
 class Frozen(Record):

@@ -188,13 +188,26 @@ class CheckResult(Value):
     error: str | None = None
 
 
-class ValidationReport(Record):
+class Judged(Record):
+    """A record of something that was checked. A failed check is a value, and `failures` are all of them."""
+
+    checks: tuple[CheckResult, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[CheckResult, ...]:
+        return tuple(c for c in self.checks if not c.passed or c.error is not None)
+
+
+class ValidationReport(Judged):
     kind: ClassVar[str] = "validation_report"
 
     snapshot: str
     rows: int
     suite: str
-    checks: tuple[CheckResult, ...]
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -202,11 +215,8 @@ class ValidationReport(Record):
 
     @property
     def passed(self) -> bool:
-        return bool(self.checks) and all(c.passed and c.error is None for c in self.checks)
-
-    @property
-    def failures(self) -> tuple[CheckResult, ...]:
-        return tuple(c for c in self.checks if not c.passed or c.error is not None)
+        """Nothing checked is nothing passed."""
+        return bool(self.checks) and super().passed
 
 
 def empty_snapshot(dataset: str, task: Task) -> Snapshot:
