@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.params import Params
 from pipeline.params.ingest import SourceParams
+from pipeline.params.section import Section
 
 HEAD = """# params.yaml, key by key
 
-Made by `python docs/build.py` from `pipeline/params.py`; edit it there. One section a step. A run stores the whole of it,
+Made by `python docs/build.py` from `pipeline/params/`; edit it there. One section a step. A run stores the whole of it,
 defaults included, in its own commit. Numbers with an exponent need a point (`1.0e-4`), since YAML readers disagree on `1e-4`;
 for the same reason `yes`, `no`, `on`, `off` and numbers with a leading zero are refused unless quoted.
 """
@@ -35,11 +37,17 @@ def params_page() -> str:
 
 
 def _table(model: type[BaseModel]) -> str:
-    rows = ["| key | values | default | meaning |\n| --- | --- | --- | --- |\n"]
+    return "| key | values | default | meaning |\n| --- | --- | --- | --- |\n" + "".join(_rows(model))
+
+
+def _rows(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """A row a key; the keys of a section within the section are written with a dot."""
     for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _rows(field.annotation, f"{above}{key}.")
+            continue
         meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
-        rows.append(f"| `{key}` | {_values(field)} | {_default(field)} | {meaning} |\n")
-    return "".join(rows)
+        yield f"| `{above}{key}` | {_values(field)} | {_default(field)} | {meaning} |\n"
 
 
 def _values(field: FieldInfo) -> str:

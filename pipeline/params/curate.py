@@ -84,7 +84,7 @@ class SplitParams(Section):
     benchmarks: Annotated[tuple[str | SourceParams, ...], Field(strict=False)] = ()
     """Sets that must not be trained on."""
     edge_cases: Annotated[tuple[str | SourceParams, ...], Field(strict=False)] = ()
-    """A hand-kept suite; rows that repeat one are never trained on."""
+    """A hand-kept suite. Rows with the prompt of one, or of a benchmark, are never trained on, whatever `leaks` says."""
     leaks: LeakParams = LeakParams()
 
     @model_validator(mode="after")

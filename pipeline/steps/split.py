@@ -6,7 +6,6 @@ out: both held sides, benchmarks and edge cases (curation/leaks.py). What leaks 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +16,16 @@ import numpy.typing as npt
 
 from pipeline.curation.keys import KEY, Keys, find, hex_keys
 from pipeline.curation.leaks import check_leaks
+from pipeline.curation.left_rows import BATCH_ROWS, LeftRows, dropped_ids
 from pipeline.curation.shards import SCHEMA, TableWriter, read_tables
 from pipeline.curation.sides import ORDER, Groups, Sides, draw, read_sides, write_sides
 from pipeline.domain.curated import Curation, Frozen, Split, SplitFile, Splits, SplitSide
-from pipeline.domain.data import Shard, Snapshot, Task
+from pipeline.domain.data import CheckResult, Snapshot, Task
 from pipeline.domain.record import digest_file
 from pipeline.errors import Broken, Misuse
 from pipeline.params import SplitParams
 from pipeline.ports import Progress, silent
 
-_BATCH = 65_536
 _HELD = (Split.EVAL, Split.TEST)
 
 
@@ -54,10 +53,9 @@ def split(
     file is not what was recorded.
     """
     _check_inputs(snapshot, curation, folder)
-    dropped = _dropped(curated, curation)
+    rows = LeftRows(snapshot, folder, dropped_ids(curated, curation))
     _clear(out)
     try:
-        rows = _Rows(snapshot, folder, dropped)
         progress("drawing sides", 0, snapshot.rows)
         groups = Groups.collect(rows.groups(params.stratify))
         _check_count(int(groups.rows.sum()), snapshot, curation, folder)
@@ -71,7 +69,8 @@ def split(
             out=out,
             progress=progress,
         )
-        parts = _write_parts(rows, sides, leaks.drop, out, progress)
+        never = _groups_of(reserved, reserved_folder)
+        parts, kept_out = _write_parts(rows, sides, leaks.drop, never, out, progress)
         labels = rows.labels() if snapshot.task is Task.CLASSIFY else ()
     except BaseException:
         _clear(out)
@@ -88,60 +87,11 @@ def split(
         test=parts[Split.TEST],
         sides=(written,) if written else (),
         leaks=leaks.file,
-        checks=leaks.checks,
+        checks=leaks.checks + (_reserved_check(kept_out) if reserved.shards else ()),
         labels=labels,
     )
     splits.write(out / "splits.json")
     return splits
-
-
-class _Rows:
-    """The rows of a snapshot that curation left, read anew by whoever asks, a batch at a time."""
-
-    def __init__(self, snapshot: Snapshot, folder: Path, dropped: Keys) -> None:
-        self._snapshot = snapshot
-        self._folder = folder
-        self._dropped = dropped
-
-    def batches(self, shard: Shard) -> Iterator[Any]:
-        """The rows of one shard as pyarrow tables of all columns."""
-        import pyarrow as pa
-
-        for batch in read_tables(self._folder, [shard], SCHEMA.names, batch_rows=_BATCH):
-            table = pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA)
-            if len(self._dropped):
-                kept = find(self._dropped, hex_keys(table["id"])) < 0
-                table = table.filter(pa.array(kept))
-            yield table
-
-    @property
-    def shards(self) -> tuple[Shard, ...]:
-        return self._snapshot.shards
-
-    @property
-    def count(self) -> int:
-        return self._snapshot.rows - len(self._dropped)
-
-    def every(self) -> Iterator[Any]:
-        for shard in self._snapshot.shards:
-            yield from self.batches(shard)
-
-    def groups(self, stratify: str | None) -> Iterator[tuple[Keys, list[str] | None]]:
-        """Group, and stratum where params ask for strata, of each row."""
-        for table in self.every():
-            yield hex_keys(table["group"]), None if stratify is None else _strata(table, stratify)
-
-    def on(self, sides: Sides, *wanted: Split) -> Iterator[Any]:
-        """The rows of these sides as RecordBatches."""
-        numbers = [ORDER.index(side) for side in wanted]
-        for table in self.every():
-            yield from _on(table, sides, numbers).to_batches()
-
-    def labels(self) -> tuple[str, ...]:
-        found: set[str] = set()
-        for table in self.every():
-            found.update(table["output"].unique().to_pylist())
-        return tuple(sorted(found))
 
 
 def _check_inputs(snapshot: Snapshot, curation: Curation, folder: Path) -> None:
@@ -161,32 +111,24 @@ def _clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _dropped(curated: Path, curation: Curation) -> Keys:
-    """Sorted keys of the rows that curation left out."""
-    found = [hex_keys(batch.column("id")) for batch in read_tables(curated, [curation.dropped], ["id"], batch_rows=_BATCH)]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0, KEY)
-
-
-def _strata(table: Any, stratify: str) -> list[str]:
-    """The stratum of each row; rows that lack the field share one."""
-    column = {"label": "output", "source": "source", "kind": "kind"}.get(stratify)
-    if column is not None:
-        return list(table[column].to_pylist())
-    return [str(json.loads(meta).get(stratify, "")) for meta in table["meta"].to_pylist()]
-
-
-def _on(table: Any, sides: Sides, numbers: list[int]) -> Any:
-    import pyarrow as pa
-
-    return table.filter(pa.array(np.isin(sides.of(hex_keys(table["group"])), numbers)))
-
-
-def _held_out(rows: _Rows, sides: Sides, reserved: Snapshot, folder: Path) -> Iterator[tuple[str, Any]]:
+def _held_out(rows: LeftRows, sides: Sides, reserved: Snapshot, folder: Path) -> Iterator[tuple[str, Any]]:
     """(name of the set, its rows) of everything that may not be trained on."""
     for side in _HELD:
         yield from ((side.value, batch) for batch in rows.on(sides, side))
-    for batch in read_tables(folder, reserved.shards, SCHEMA.names, batch_rows=_BATCH):
+    for batch in read_tables(folder, reserved.shards, SCHEMA.names, batch_rows=BATCH_ROWS):
         yield "reserved", batch
+
+
+def _groups_of(reserved: Snapshot, folder: Path) -> Keys:
+    """Sorted groups of the reserved rows: equal prompts, case and white space aside."""
+    found = [hex_keys(batch.column("group")) for batch in read_tables(folder, reserved.shards, ["group"], batch_rows=BATCH_ROWS)]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0, KEY)
+
+
+def _reserved_check(kept_out: int) -> tuple[CheckResult, ...]:
+    """Whatever params say of leaks, a reserved prompt is not trained on; this says how often it would have been."""
+    seen = f"{kept_out} more rows were left out of train"
+    return (CheckResult(name="reserved", passed=True, expected="no benchmark or edge case is trained on", observed=seen),)
 
 
 def _check_count(seen: int, snapshot: Snapshot, curation: Curation, folder: Path) -> None:
@@ -209,13 +151,16 @@ def _check_sizes(groups: Groups, sides: Sides, params: SplitParams, *, where: st
 
 
 def _write_parts(
-    rows: _Rows, sides: Sides, leaked: npt.NDArray[np.int64], out: Path, progress: Progress
-) -> dict[Split, SplitSide]:
-    """A file for each shard and side that has rows. leaked: places among the rows to train on that are left out of them."""
+    rows: LeftRows, sides: Sides, leaked: npt.NDArray[np.int64], never: Keys, out: Path, progress: Progress
+) -> tuple[dict[Split, SplitSide], int]:
+    """A file for each shard and side that has rows, and how many were kept out of train for being reserved.
+
+    leaked: places among the rows to train on that are left out of them. never: groups that may not be trained on.
+    """
     import pyarrow as pa
 
     parts: dict[Split, list[SplitFile]] = {side: [] for side in ORDER}
-    done = trained = 0
+    done = trained = kept_out = 0
     for shard in rows.shards:
         name = Path(shard.path).name
         writers: dict[Split, TableWriter] = {}
@@ -226,6 +171,9 @@ def _write_parts(
                         places = np.arange(trained, trained + part.num_rows)
                         trained += part.num_rows
                         part = part.filter(pa.array(~np.isin(places, leaked)))
+                        allowed = find(never, hex_keys(part["group"])) < 0
+                        kept_out += int((~allowed).sum())
+                        part = part.filter(pa.array(allowed))
                     if part.num_rows:
                         if side not in writers:
                             (out / side.value).mkdir(exist_ok=True)
@@ -239,7 +187,7 @@ def _write_parts(
             for writer in writers.values():
                 writer.abandon()
             raise
-    return {side: SplitSide(parts=tuple(files)) for side, files in parts.items()}
+    return {side: SplitSide(parts=tuple(files)) for side, files in parts.items()}, kept_out
 
 
 def _by_side(table: Any, sides: Sides) -> Iterator[tuple[Split, Any]]:

@@ -45,6 +45,7 @@ def cut(
     bench: Any,
     params: SplitParams = THIRDS,
     *,
+    reserved: tuple[Snapshot, Path] | None = None,
     curation: Curation | None = None,
     before: Splits | None = None,
     out: str = "splits",
@@ -64,8 +65,8 @@ def cut(
         out=bench.root / out,
         frozen=frozen,
         frozen_folder=bench.root / "frozen",
-        reserved=empty_snapshot("bench", bench.snapshot.task),
-        reserved_folder=Path(),
+        reserved=reserved[0] if reserved else empty_snapshot("bench", bench.snapshot.task),
+        reserved_folder=reserved[1] if reserved else Path(),
     )
 
 
@@ -253,3 +254,21 @@ def test_a_leak_blocks_or_is_left_out_as_params_say(bench: Any) -> None:
     assert dropped.passed
     assert blocked.train.rows - dropped.train.rows == leaked.num_rows > 0
     assert (dropped.eval, dropped.test) == (blocked.eval, blocked.test)
+
+
+def test_reserved_rows_are_never_trained_on_whatever_params_say(bench: Any, another_bench: Any, make_rows: Rows) -> None:
+    bench.put("1.jsonl", make_rows(90))
+    bench.take()
+    suite = another_bench()
+    suite.put("edge.jsonl", [{"prompt": row["prompt"].upper(), "completion": "other"} for row in make_rows(90)[::3]])
+    reserved = (suite.take(), suite.folder)
+    free = cut(bench, THIRDS)
+    kept = cut(bench, THIRDS, reserved=reserved)
+    suite_prompts = {e.group for e in suite.examples}
+    assert not suite_prompts & {e.group for e in read_split(bench.root / "splits", kept, Split.TRAIN)}
+    assert (kept.eval, kept.test) == (free.eval, free.test)
+    (check,) = [c for c in kept.checks if c.name == "reserved"]
+    assert check.observed == f"{free.train.rows - kept.train.rows} more rows were left out of train"
+    assert free.train.rows > kept.train.rows
+    strict = cut(bench, SplitParams(eval=0.3, test=0.3), reserved=reserved)
+    assert not strict.passed, "with the policy block the run ends"
