@@ -110,8 +110,8 @@ def read_chain(version: ModelVersion, fetch: Callable[[str], tuple[str, str]]) -
 
 def nodes(chain: Chain, places: Mapping[str, str]) -> tuple[LineageNode, ...]:
     """A chain as a tree, from the version back to the source files."""
-    listed = [_node(chain.version, 0, "ledger")]
-    listed += [_node(record, depth, places[name]) for name, _, _, _, depth in LINKS if (record := getattr(chain, name))]
+    listed = [_node(chain.version, 0, "ledger", "version")]
+    listed += [_node(record, depth, places[name], name) for name, _, _, _, depth in LINKS if (record := getattr(chain, name))]
     for source in chain.snapshot.sources if chain.snapshot else ():
         rows = {"accepted": source.accepted, "duplicate": source.duplicate, "quarantined": source.quarantined}
         said = {key: str(value) for key, value in rows.items()}
@@ -168,6 +168,8 @@ def facts(record: Record) -> dict[str, str]:
     return {}
 
 
-def _node(record: Record, depth: int, where: str) -> LineageNode:
+def _node(record: Record, depth: int, where: str, place: str) -> LineageNode:
     said = facts(record)
-    return LineageNode(kind=record.kind, digest=record.digest, depth=depth, where=where, facts=said, parents=record.parents)
+    # A chain has two snapshots: what was split, and what was reserved.
+    kind = place if place == "reserved" else record.kind
+    return LineageNode(kind=kind, digest=record.digest, depth=depth, where=where, facts=said, parents=record.parents)

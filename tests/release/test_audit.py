@@ -240,7 +240,7 @@ def test_show_goes_from_the_release_back_to_the_sources(released: World) -> None
         "splits",
         "curation",
         "frozen",
-        "snapshot",
+        "reserved",
         "validation_report",
         "snapshot",
         "source",
