@@ -1,7 +1,7 @@
 """Which row of which file an example is: a sorted file of keyed digests beside each Parquet file of examples.
 
 An index can be made again from its file and the project's key at any time, so nothing rests on it but speed. It holds no text:
-16-byte keyed digests of example ids and of folded texts, and row numbers. Look-ups map the file and touch a few pages of it.
+16-byte keyed digests of example ids and of levelled texts, and row numbers. Look-ups map the file and touch a few pages of it.
 Layout, little-endian: 64 bytes of head (magic, key check, count), `count` digests of 16 bytes in order, `count` uint32 rows.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.curation.formats import fold
+from pipeline.curation.formats import level
 from pipeline.curation.row_texts import row_texts
 from pipeline.domain.data import Snapshot
 from pipeline.domain.privacy import DIGEST_BYTES, digester, key_check, text_name
@@ -138,7 +138,7 @@ def _digests(columns: Sequence[Sequence[str]], digest: Callable[[str], bytes], o
     for id, input, output, kind in zip(*columns, strict=True):
         texts = row_texts(input, output, kind)
         out.append(digest(id))
-        out.extend([digest(text_name(fold(text))) for text in texts])
+        out.extend([digest(text_name(level(text))) for text in texts])
         counts.append(1 + len(texts))
     return counts
 

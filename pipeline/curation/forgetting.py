@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.curation.formats import fold
+from pipeline.curation.formats import level
 from pipeline.curation.row_texts import row_texts
 from pipeline.curation.shards import SCHEMA, TableWriter, read_quarantine, sync
 from pipeline.domain.data import QuarantinedRow, Shard, Snapshot
@@ -27,7 +27,7 @@ RowsOf = Callable[[Shard], Sequence[int]]
 def forgotten_rows(key: bytes, ids: Iterable[str], texts: Iterable[str]) -> Callable[[Any], list[bool]]:
     """A function that says of each row of a pyarrow table of examples whether it was forgotten.
 
-    ids, texts: keyed digests of example ids and of folded texts. Texts are only looked at when some text was forgotten.
+    ids, texts: keyed digests of example ids and of levelled texts. Texts are only looked at when some text was forgotten.
     """
     digest = digester(key)
     gone_ids, gone_texts = ({bytes.fromhex(one) for one in kind} for kind in (ids, texts))
@@ -38,7 +38,7 @@ def forgotten_rows(key: bytes, ids: Iterable[str], texts: Iterable[str]) -> Call
     def by_text(table: Any) -> list[bool]:
         columns = (table[name].to_pylist() for name in ("id", "input", "output", "kind"))
         return [
-            digest(id) in gone_ids or any(digest(text_name(fold(text))) in gone_texts for text in row_texts(*row))
+            digest(id) in gone_ids or any(digest(text_name(level(text))) in gone_texts for text in row_texts(*row))
             for id, *row in zip(*columns, strict=True)
         ]
 

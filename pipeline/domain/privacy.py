@@ -44,9 +44,9 @@ def keyed(key: bytes, text: str) -> str:
     return digester(key)(text).hex()
 
 
-def text_name(folded: str) -> str:
-    """What is digested of a folded text; no example id looks like it."""
-    return f"text:{folded}"
+def text_name(levelled: str) -> str:
+    """What is digested of a levelled text; no example id looks like it."""
+    return f"text:{levelled}"
 
 
 def key_check(key: bytes) -> str:
@@ -54,8 +54,8 @@ def key_check(key: bytes) -> str:
     return keyed(key, _CHECKED)
 
 
-def asked(key: bytes, record: str, fold: Callable[[str], str]) -> Asked:
-    """What a person means: `keyed:` and 32 hex digits, an example id of 32 hex digits, or else a text, which is folded.
+def asked(key: bytes, record: str, level: Callable[[str], str]) -> Asked:
+    """What a person means: `keyed:` and 32 hex digits, an example id of 32 hex digits, or else a text, which is levelled.
 
     Raises Misuse for an empty text and for a keyed digest that is none.
     """
@@ -66,7 +66,7 @@ def asked(key: bytes, record: str, fold: Callable[[str], str]) -> Asked:
         return Asked(kind="keyed", digest=digest)
     if re.fullmatch(r"[0-9a-f]{32}", record.strip()):
         return Asked(kind="id", digest=keyed(key, record.strip()))
-    folded = fold(record)
-    if not folded:
+    levelled = level(record)
+    if not levelled:
         raise Misuse("the record is empty", fix="give an example id, the text of a prompt or answer, or keyed:DIGEST")
-    return Asked(kind="text", digest=keyed(key, text_name(folded)))
+    return Asked(kind="text", digest=keyed(key, text_name(levelled)))

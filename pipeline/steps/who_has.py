@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.curation.formats import fold
+from pipeline.curation.formats import level
 from pipeline.domain.data import QuarantinedRow
 from pipeline.domain.erasure import erased_files, left_of, tombstone
 from pipeline.domain.privacy import asked, keyed
@@ -43,13 +43,13 @@ def who_has(
     quarantine: also read through all quarantined rows for the text, which takes as long as reading them does. What is not indexed
     yet is indexed first. Raises Misuse for what is no record.
     """
-    sought = asked(key, record, fold)
+    sought = asked(key, record, level)
     runs = past.runs(model)
     events = ledger.events(model)
     search = _Search(StoredOrLeft(past, events), index, key, progress)
     rows = tuple(search.rows([*_shards(runs), *_reserved(runs)], sought.digest))
     sightings = [seen for run in runs if (seen := search.sighting(run))]
-    text = fold(record) if sought.kind == "text" else ""
+    text = level(record) if sought.kind == "text" else ""
     before = tombstone(events, sought.digest)
     return WhoHas(
         model=model,
@@ -220,11 +220,11 @@ def _ids_among(path: Path, ids: Sequence[str]) -> list[str]:
         return [id for batch in batches for id in batch.column(0).to_pylist() if id in wanted] if wanted else []
 
 
-def _quarantined(runs: Sequence[RunData], files: StoredOrLeft, folded: str) -> Iterator[str]:
-    """`source:line: code` of quarantined rows whose bytes hold the folded text, as it stands or as JSON writes it."""
+def _quarantined(runs: Sequence[RunData], files: StoredOrLeft, levelled: str) -> Iterator[str]:
+    """`source:line: code` of quarantined rows whose bytes hold the levelled text, as it stands or as JSON writes it."""
     from pipeline.curation.forgetting import quarantined_text
 
-    forms = {folded, fold(json.dumps(folded)[1:-1]), fold(json.dumps(folded, ensure_ascii=False)[1:-1])}
+    forms = {levelled, level(json.dumps(levelled)[1:-1]), level(json.dumps(levelled, ensure_ascii=False)[1:-1])}
     for file in {file.name: file for run in runs for file in run.quarantine}.values():
         stored = files(file.md5)
         if stored is None:
@@ -232,5 +232,5 @@ def _quarantined(runs: Sequence[RunData], files: StoredOrLeft, folded: str) -> I
         with stored.open("rb") as lines:
             for line in lines:
                 row = QuarantinedRow.model_validate_json(line)
-                if any(form in fold(quarantined_text(row)) for form in forms):
+                if any(form in level(quarantined_text(row)) for form in forms):
                     yield f"{row.source}:{row.line}: {row.code}"

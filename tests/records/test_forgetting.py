@@ -12,7 +12,7 @@ from record_kit import KEY, example, table_of
 from pipeline.backends.ledger import SqlLedger
 from pipeline.backends.record_index import FileIndex
 from pipeline.curation.forgetting import drop_forgotten, forgotten_rows, quarantined_text, redact_quarantine
-from pipeline.curation.formats import fold
+from pipeline.curation.formats import level
 from pipeline.curation.shards import read_examples, read_quarantine
 from pipeline.domain.data import QuarantinedRow, Shard, Snapshot
 from pipeline.domain.erasure import erasures, tombstones
@@ -25,7 +25,7 @@ from pipeline.steps.history import history
 
 
 def found(record: str, *examples: Any, count: int | None = None) -> WhoHas:
-    sought = asked(KEY, record, fold)
+    sought = asked(KEY, record, level)
     rows = tuple(FoundRow(id=one.id, keyed=keyed(KEY, one.id), shard="s", row=0, place="a:1") for one in examples)
     count = len(rows) if count is None else count
     return WhoHas(model="desk", asked=sought.kind, keyed=sought.digest, count=count, rows=rows, runs=(), releases=())
@@ -66,7 +66,7 @@ def test_new_rows_are_told_by_id_and_by_any_of_their_texts() -> None:
     by_id = forgotten_rows(KEY, [keyed(KEY, examples[1].id)], [])
     assert by_id(table_of(examples)) == [False, True, False, False]
     question = json.loads(examples[3].input)[0]["content"]
-    texts = [asked(KEY, text, fold).digest for text in ("parcel 9 is lost.", question.lower())]
+    texts = [asked(KEY, text, level).digest for text in ("parcel 9 is lost.", question.lower())]
     assert forgotten_rows(KEY, [], texts)(table_of(examples)) == [False, False, True, True]
     assert forgotten_rows(KEY, [], [])(table_of(examples)) == [False] * 4
 
@@ -102,7 +102,7 @@ def test_the_tombstone_is_appended_once_and_holds_no_text(ledger: SqlLedger, tmp
     assert row.sentence.startswith("ann forgot 1 row (keyed:")
     stones = tombstones([event], KEY)
     assert stones.ids == {keyed(KEY, one.id)}
-    assert stones.texts == {asked(KEY, text, fold).digest}
+    assert stones.texts == {asked(KEY, text, level).digest}
     stored = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
     for trace in (text, one.output, one.id, "Number7"):
         assert trace.encode() not in stored
@@ -110,7 +110,7 @@ def test_the_tombstone_is_appended_once_and_holds_no_text(ledger: SqlLedger, tmp
 
 def test_by_keyed_digest_an_id_is_an_id_and_a_text_a_text(ledger: SqlLedger) -> None:
     one = example(1)
-    for record, kind in ((f"keyed:{keyed(KEY, one.id)}", "ids"), (f"keyed:{asked(KEY, one.output, fold).digest}", "texts")):
+    for record, kind in ((f"keyed:{keyed(KEY, one.id)}", "ids"), (f"keyed:{asked(KEY, one.output, level).digest}", "texts")):
         event, _ = forget(found(record, one), by="ann", reason="r", key=KEY, ledger=ledger)
         ((_, erasure),) = erasures([event])
         assert record.removeprefix("keyed:") in getattr(erasure, kind)

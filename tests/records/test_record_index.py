@@ -15,7 +15,7 @@ from record_kit import KEY, example
 
 from pipeline.backends.record_index import FileIndex, build
 from pipeline.backends.record_key import project_key
-from pipeline.curation.formats import fold
+from pipeline.curation.formats import level
 from pipeline.curation.row_texts import row_texts
 from pipeline.domain.data import messages_to_input
 from pipeline.domain.privacy import asked, keyed, text_name
@@ -23,7 +23,7 @@ from pipeline.errors import Broken, Misuse
 
 
 def rows(index: FileIndex, name: str, *records: str) -> list[int]:
-    return index.rows(name, [asked(KEY, record, fold).digest for record in records])
+    return index.rows(name, [asked(KEY, record, level).digest for record in records])
 
 
 def test_every_row_is_found_by_id_by_prompt_and_by_answer(make_snapshot: Any, make_index: Any) -> None:
@@ -131,11 +131,11 @@ def test_the_key_is_made_once_is_private_and_can_be_given(tmp_path: Path) -> Non
 
 def test_what_a_record_may_be() -> None:
     id = example(1).id
-    assert asked(KEY, id, fold).kind == "id"
-    assert asked(KEY, f" {id}\n", fold) == asked(KEY, id, fold)
-    by_text = asked(KEY, "Some  Text", fold)
+    assert asked(KEY, id, level).kind == "id"
+    assert asked(KEY, f" {id}\n", level) == asked(KEY, id, level)
+    by_text = asked(KEY, "Some  Text", level)
     assert by_text.digest == keyed(KEY, text_name("some text"))
-    assert asked(KEY, f"keyed:{by_text.digest}", fold).digest == by_text.digest
+    assert asked(KEY, f"keyed:{by_text.digest}", level).digest == by_text.digest
     for wrong in ("", " \n", "keyed:12", "keyed:" + "g" * 32):
         with pytest.raises(Misuse):
-            asked(KEY, wrong, fold)
+            asked(KEY, wrong, level)

@@ -60,7 +60,7 @@ def read_parts(row: Fields, format: str, reading: Reading) -> Parts:
     """The example that a (renamed) row of `format` stands for.
 
     Fields that the format does not use go to `meta`: texts as they are, anything else as canonical JSON; nulls and empty texts
-    are left out. Examples with the same folded input share a group, or those with the same `meta[reading.group_by]`.
+    are left out. Examples with the same levelled input share a group, or those with the same `meta[reading.group_by]`.
     Raises Rejected; curation/reasons.py has the codes.
     """
     if not fits(row, format):
@@ -82,7 +82,7 @@ def read_parts(row: Fields, format: str, reading: Reading) -> Parts:
     return Parts(id, group, input, output, _canonical(meta).decode() if meta else "{}", meaning.kind.value)
 
 
-def fold(text: str) -> str:
+def level(text: str) -> str:
     """The text without what makes no difference to a group: case, runs of white space, Unicode composition."""
     if text.isascii():
         return " ".join(text.lower().split())
@@ -108,11 +108,11 @@ def group_of(input: Any) -> str:
     """The group of a text or conversation: 32 hex digits, the same for those that differ in case, white space, Unicode
     composition or offered tools alone."""
     if isinstance(input, str):
-        folded = fold(input)
+        levelled = level(input)
     else:
         turns = input["messages"] if isinstance(input, dict) else input
-        folded = "\x1e".join(f"{turn['role']}\x1f{fold(turn['content'])}{_called(turn)}" for turn in turns)
-    return hashlib.sha256(folded.encode()).hexdigest()[:32]
+        levelled = "\x1e".join(f"{turn['role']}\x1f{level(turn['content'])}{_called(turn)}" for turn in turns)
+    return hashlib.sha256(levelled.encode()).hexdigest()[:32]
 
 
 def _called(turn: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What an example asks and what it says to that, folded: the two texts by which rows repeat or contradict one another.
+"""What an example asks and what it says to that, levelled: the two texts by which rows repeat or contradict one another.
 
 Two rows contradict when they ask the same and say different things; they repeat when they ask and say the same. So a rating asks
 "is this answer to this prompt good?", and a preference asks "which of these two?". Nothing is counted or compared here.
@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.curation.formats import fold
+from pipeline.curation.formats import level
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.record import canonical_json
 
@@ -29,7 +29,7 @@ def asked_and_said(kind: str, input: str, output: str) -> Said:
 
 
 def gives_away(kind: str, asked: str, said: str) -> bool:
-    """Whether what is asked holds the whole of what is said, given both folded: a label by name, an answer of some length.
+    """Whether what is asked holds the whole of what is said, given both levelled: a label by name, an answer of some length.
 
     Of a conversation its last message is looked at: a system message may well list all the answers there are.
     """
@@ -90,7 +90,7 @@ def _conversation(input: str) -> str:
 
 def _message(message: dict[str, Any]) -> str:
     content = message.get("content")
-    text = fold(content) if isinstance(content, str) else canonical_json(content)
+    text = level(content) if isinstance(content, str) else canonical_json(content)
     if len(message) == 2:
         return f"{message['role']}\x1f{text}"
     rest = {key: value for key, value in message.items() if key not in ("role", "content")}
@@ -98,7 +98,7 @@ def _message(message: dict[str, Any]) -> str:
 
 
 def _answer(input: str, output: str) -> Said:
-    return _conversation(input), fold(output)
+    return _conversation(input), level(output)
 
 
 def _call(input: str, output: str) -> Said:
@@ -106,7 +106,7 @@ def _call(input: str, output: str) -> Said:
 
 
 def _label(input: str, output: str) -> Said:
-    return fold(input), fold(output)
+    return level(input), level(output)
 
 
 def _preference(input: str, output: str) -> Said:
@@ -117,16 +117,16 @@ def _preference(input: str, output: str) -> Said:
 
 def _feedback(input: str, output: str) -> Said:
     rated = orjson.loads(output)
-    return _PART.join([_conversation(input), fold(rated["answer"])]), "good" if rated["good"] else "bad"
+    return _PART.join([_conversation(input), level(rated["answer"])]), "good" if rated["good"] else "bad"
 
 
 def _ranking(input: str, output: str) -> Said:
-    answers = [fold(answer) for answer in orjson.loads(output)["answers"]]
+    answers = [level(answer) for answer in orjson.loads(output)["answers"]]
     return _PART.join([_conversation(input), *sorted(answers)]), _PART.join(answers)
 
 
 def _document(input: str, output: str) -> Said:
-    return fold(output), ""
+    return level(output), ""
 
 
 def _prompt(input: str, output: str) -> Said:
