@@ -203,7 +203,7 @@ _TEXTS = frozenset({"input", "output", "expected"})
 def _parquet_batches(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(use_threads=False)
 
 

@@ -130,7 +130,8 @@ def _pieces(table: Path, rows: int) -> Iterator[Any]:
 
     waiting: list[Any] = []
     done = held = 0
-    with pq.ParquetFile(table) as file:
+    # Without buffering ahead, which keeps every byte that was read until the file is closed.
+    with pq.ParquetFile(table, pre_buffer=False) as file:
         for batch in file.iter_batches(batch_size=min(rows, 65_536), use_threads=False):
             waiting.append(batch)
             held += len(batch)

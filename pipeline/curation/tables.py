@@ -58,7 +58,7 @@ def parquet_rows(stream: BinaryIO, max_bytes: int, where: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(stream)
+        file = pq.ParquetFile(stream, pre_buffer=False)
         groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
         names = file.schema_arrow.names
     except (pa.ArrowException, OSError, ValueError) as error:
