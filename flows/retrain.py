@@ -1,7 +1,7 @@
 """The flows that make runs. retrain: take in what is new, and if there is anything, tune a candidate, measure it, gate it,
 register it. take_in: the first half alone, up to who learns and who is held out.
 
-Only order and patience stand here; every step is a function of pipeline/wiring.py, every deed one of pipeline/deeds.py. A
+Only order and patience stand here; every stage is a function of pipeline/stages.py, every deed one of deeds.py. A
 candidate that the gate refuses is a successful run; so is a run that finds nothing to do.
 """
 

@@ -81,7 +81,7 @@ class Workspace:
 
     @property
     def release(self) -> Path:
-        """Folder, kept in git, not in DVC: decision.json, version.json, report.html."""
+        """Folder: decision.json, kept in git, and report.html, which is not: it shows rows of data."""
         return self.root / "work" / "release"
 
     @property

@@ -1,7 +1,7 @@
 """Reads params.yaml into Params and says everything that is wrong with it at once: line, key, and what would be right.
 
 YAML is parsed to nodes, never to Python objects: aliases (bombs), tags, duplicate keys and scalars on whose meaning YAML
-readers disagree (`1e-4`, `no`, `010`) are reported, not resolved. No default is invented here; see params.py.
+readers disagree (`1e-4`, `no`, `010`) are reported, not resolved. No default is invented here; see pipeline/params/.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.curation.sampling import draw_rows
 from pipeline.domain.advice import Advice, Answer, Opinion
-from pipeline.domain.data import ExampleKind, Snapshot, Task
+from pipeline.domain.data import LEARNED_KINDS, Snapshot, Task
 from pipeline.domain.exploration import Shown
 from pipeline.errors import Misuse
 from pipeline.evaluation.metrics import token_f1
@@ -25,7 +25,6 @@ from pipeline.ports import Embedder, Progress, silent
 
 _FEW, _WORTH = 50, 0.02
 """Fewer rows cannot be probed; an expected gain below this share of errors is not worth twice the data."""
-_LEARNED = frozenset({ExampleKind.ANSWER.value, ExampleKind.LABEL.value, ExampleKind.CALL.value})
 
 
 def advise(
@@ -42,7 +41,7 @@ def advise(
 
     Only rows with an answer or a label are probed. Raises Misuse when there are fewer than 50 of them.
     """
-    rows = [row for row in draw_rows(folder, snapshot, params.rows) if row.kind in _LEARNED]
+    rows = [row for row in draw_rows(folder, snapshot, params.rows) if row.kind in LEARNED_KINDS[snapshot.task]]
     if len(rows) < _FEW:
         raise Misuse(
             f"{len(rows)} rows have answers or labels, too few to probe anything",
