@@ -45,6 +45,11 @@ class Workspace:
         return self.root / "data" / "remains"
 
     @property
+    def starts(self) -> Path:
+        """Folder: starts.json and, for each released adapter that params begin from, a folder of it."""
+        return self.root / "data" / "starts"
+
+    @property
     def champion(self) -> Path:
         """Folder: champion.json and, if there is a champion, adapter/."""
         return self.root / "data" / "champion"
@@ -71,7 +76,7 @@ class Workspace:
 
     @property
     def training(self) -> Path:
-        """Folder: training.json, adapter/, curves.jsonl."""
+        """Folder: training.json, adapter/, curves.jsonl, and stages/NAME/ with the adapter of each earlier stage of a chain."""
         return self.root / "work" / "train"
 
     @property
@@ -87,6 +92,10 @@ class Workspace:
     @property
     def snapshot_record(self) -> Path:
         return self.snapshot / "snapshot.json"
+
+    @property
+    def starts_record(self) -> Path:
+        return self.starts / "starts.json"
 
     @property
     def champion_record(self) -> Path:

@@ -22,6 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from pipeline.domain.data import Task
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.record import Value, canonical_json
+from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken, Misuse
 from pipeline.modeling.loading import head_modules, inference
 from pipeline.params import TrainParams
@@ -44,7 +45,7 @@ class Handshake(Value):
     base: BaseModelRef
     task: Task
     labels: tuple[str, ...]
-    tuner: Literal["lora", "qlora"]
+    tuner: Tuner
     rank: int
     alpha: int
     dropout: float
@@ -56,7 +57,7 @@ class Handshake(Value):
 
     @property
     def quantized(self) -> bool:
-        return self.tuner == "qlora"
+        return self.tuner is Tuner.QLORA
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,10 @@ from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
 from pipeline.params.ingest import SourceParams as SourceParams
-from pipeline.params.section import Count, Fraction, Section, Share
+from pipeline.params.section import Count, Fraction, Section
+from pipeline.params.train import StageParams as StageParams
+from pipeline.params.train import TrainParams as TrainParams
+from pipeline.params.train import chain_problems
 
 
 class ModelParams(Section):
@@ -63,37 +66,6 @@ class ValidateParams(Section):
     """classify: the only labels allowed; default: any."""
     min_rows_per_label: Annotated[int, Field(ge=0)] = 2
     """classify: a label with fewer rows can be neither learned nor measured."""
-
-
-class TrainParams(Section):
-    tuner: Literal["lora", "qlora"] = "lora"
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    alpha: Annotated[int, Field(ge=1)] = 32
-    dropout: Share = 0.0
-    target_modules: Annotated[tuple[str, ...], Field(strict=False)] | Literal["all-linear"] = "all-linear"
-    epochs: Annotated[float, Field(gt=0)] = 3.0
-    max_steps: Count | None = None
-    """Stop after this many optimizer steps, whatever epochs says."""
-    batch_size: Count = 16
-    gradient_accumulation: Count = 1
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
-    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_share: Share = 0.05
-    """Of all steps."""
-    adam_beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    """How long AdamW remembers squared gradients; short runs at a high rate want less (0.98)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    label_smoothing: Share = 0.0
-    max_length: Count = 512
-    """In tokens. Longer prompts are cut at their start (generate) or end (classify); longer answers are dropped; both counted."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
-    logging_steps: Count = 10
-    eval_steps: Count | None = None
-    """How often the eval split is measured; default: once an epoch."""
-    save_steps: Count = 50
-    """How often a checkpoint is written."""
-    keep_checkpoints: Count = 2
 
 
 class EvaluateParams(Section):
@@ -181,6 +153,7 @@ class Params(Section):
             problems.append("validate.labels: only the task classify has labels")
         if self.model.chat_template is not None and self.model.task is Task.CLASSIFY:
             problems.append("model.chat_template: only the task generate uses one")
+        problems += chain_problems(self.train, self.model.task)
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -1,0 +1,1 @@
+"""Which weights learn, a module a kind: put on a base, written to a folder, put back."""
