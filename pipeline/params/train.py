@@ -92,8 +92,8 @@ class RewardSource(Section):
     stage: str | None = None
     """Name of an earlier stage of the objective reward."""
     rule: Literal["json_valid", "exact_match", "length", "not_repeating"] | None = None
-    """json_valid: 1 if the answer parses as JSON. exact_match: 1 if it is the row's own answer. length: 1 at `words` words, less the
-    further off. not_repeating: the share of word triples that are new."""
+    """json_valid: 1 if the answer parses as JSON. exact_match: 1 if it is the row's own answer. length: 1 at `words` words, less
+    the further off. not_repeating: the share of word triples that are new."""
     words: Count = 40
     """length: how many words an answer should have."""
     weight: float = 1.0
