@@ -18,9 +18,9 @@ class Job:
 
     stage: with name and objective filled in. train, held: the split's part files. old: names of those parts of `train` that the
     champion was trained on. base, ref, template: the base's folder, what it is, its chat template (generate). start: the adapter
-    folder it begins from, None for the bare base; start_digest: of what that is, the base's digest for None. rewards: stage name →
-    adapter folder of a reward model (ppo). cache: a folder for what can be made again, by content. folder: this stage's own, for
-    checkpoints. adapter, curves: what is written. max_hours: of training in all, from caps of time and cost; None: no cap.
+    folder it begins from, None for the bare base; start_digest: of what that is, the base's digest for None. rewards: a reward
+    stage's name to its adapter folder (ppo). cache: a folder for what can be made again, by content. folder: this stage's own,
+    for checkpoints. adapter, curves: what is written. max_hours: of training in all, from caps of time and cost; None: no cap.
     """
 
     stage: StageParams
@@ -39,7 +39,7 @@ class Job:
     curves: Path
     old: frozenset[str] = frozenset()
     rewards: Mapping[str, Path] = field(default_factory=dict)
-    machine: MachineParams = MachineParams()
+    machine: MachineParams = field(default_factory=MachineParams)
     max_hours: float | None = None
 
     @property
