@@ -1,7 +1,12 @@
-"""Writes docs/params.md from the params models, so that no key is explained twice. `python docs/build.py`; a test compares."""
+"""Writes docs/params.md from the params models and docs/methods.md from the tables of domain/tuning.py, so that nothing is said
+twice. `python docs/build.py`; a test compares.
+"""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +17,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from pipeline.domain.data import ExampleKind
+from pipeline.domain.tuning import CAN_LEARN_FROM, LEARNS_FROM, OUTPUT_OF, Objective, Tuner, refusal, start_refusal
 from pipeline.params import Params
 from pipeline.params.ingest import SourceParams
 from pipeline.params.section import Section
+from pipeline.params.train import RewardSource, StageParams
 
 HEAD = """# params.yaml, key by key
 
@@ -22,6 +30,99 @@ Made by `python docs/build.py` from `pipeline/params/`; edit it there. One secti
 defaults included, in its own commit. Numbers with an exponent need a point (`1.0e-4`), since YAML readers disagree on `1e-4`;
 for the same reason `yes`, `no`, `on`, `off` and numbers with a leading zero are refused unless quoted.
 """
+
+
+METHODS_HEAD = """# Objectives and tuners: what can be learned, by which weights
+
+Made by `python docs/build.py` from `pipeline/domain/tuning.py`; edit it there. A training stage (docs/params.md, `train`) names
+one of each. Every cell marked *yes* trains a few steps in `tests/modeling/test_cells.py`; every other is refused when params are
+read, with the reason beneath the table.
+"""
+
+BEGINNINGS_HEAD = """
+## What a stage may begin from
+
+The stage's tuner downwards, that of what it begins from across. Any may begin from the bare base.
+
+"""
+
+
+ENTRIES = {
+    SourceParams: "below ingest",
+    StageParams: "the keys above",
+    RewardSource: "below train",
+}
+"""What lists hold that is a section of its own, and where its keys are explained."""
+
+
+def methods_page() -> str:
+    """The text of docs/methods.md."""
+    return "".join([METHODS_HEAD, *_cells(), *_objectives(), *_tuners(), *_beginnings()])
+
+
+def _cells() -> Iterator[str]:
+    yield "\n## What goes together\n\n"
+    yield f"| objective | {' | '.join(f'`{tuner}`' for tuner in Tuner)} |\n| --- |{' --- |' * len(Tuner)}\n"
+    reasons: list[str] = []
+    for objective in Objective:
+        row = []
+        for tuner in Tuner:
+            reason = refusal(objective, tuner)
+            if reason is not None and reason not in reasons:
+                reasons.append(reason)
+            row.append("yes" if reason is None else f"no ({reasons.index(reason) + 1})")
+        yield f"| `{objective}` | {' | '.join(row)} |\n"
+    yield "\n" + "".join(f"{number}. {reason}\n" for number, reason in enumerate(reasons, 1))
+
+
+def _objectives() -> Iterator[str]:
+    yield "\n## Objectives\n\n| objective | what is learned | a model's output | rows it learns from | may also learn from |\n"
+    yield "| --- | --- | --- | --- | --- |\n"
+    meanings = _member_docs(Objective)
+    for objective in Objective:
+        usual = LEARNS_FROM[objective]
+        more = [kind for kind in CAN_LEARN_FROM[objective] if kind not in usual]
+        cells = [meanings[objective.name], OUTPUT_OF[objective].value, _kinds(usual), _kinds(more)]
+        yield f"| `{objective}` | {' | '.join(cells)} |\n"
+    yield "\nWhich formats give which kinds of row: docs/formats.md. `train.kinds` chooses among them.\n"
+
+
+def _tuners() -> Iterator[str]:
+    yield "\n## Tuners\n\n| tuner | which weights learn |\n| --- | --- |\n"
+    meanings = _member_docs(Tuner)
+    yield from (f"| `{tuner}` | {meanings[tuner.name]} |\n" for tuner in Tuner)
+
+
+def _beginnings() -> Iterator[str]:
+    yield BEGINNINGS_HEAD
+    yield f"| stage | {' | '.join(f'from `{tuner}`' for tuner in Tuner)} |\n| --- |{' --- |' * len(Tuner)}\n"
+    reasons: list[str] = []
+    for tuner in Tuner:
+        row = []
+        for start in Tuner:
+            reason = start_refusal(tuner, start)
+            if reason is not None and reason not in reasons:
+                reasons.append(reason)
+            row.append("yes" if reason is None else f"no ({reasons.index(reason) + 1})")
+        yield f"| `{tuner}` | {' | '.join(row)} |\n"
+    yield "\n" + "".join(f"{number}. {reason}\n" for number, reason in enumerate(reasons, 1))
+
+
+def _kinds(kinds: typing.Sequence[ExampleKind]) -> str:
+    return ", ".join(f"`{kind}`" for kind in kinds) or "-"
+
+
+def _member_docs(kind: type) -> dict[str, str]:
+    """The string beneath each member of an enumeration."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for one, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(one, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            target = one.targets[0]
+            assert isinstance(target, ast.Name)
+            found[target.id] = " ".join(str(after.value.value).split())
+    return found
 
 
 def params_page() -> str:
@@ -33,6 +134,8 @@ def params_page() -> str:
         parts.append(f"\n## {section.alias or name}\n\n{_table(model)}")
         if name == "ingest":
             parts.append(f"\n### An entry of ingest.sources\n\nWays in: docs/sources.md.\n\n{_table(SourceParams)}")
+        if name == "train":
+            parts.append(f"\n### An entry of train.ppo.rewards\n\n{_table(RewardSource)}")
     return "".join(parts)
 
 
@@ -72,8 +175,8 @@ def _type(kind: Any) -> str:
         return f"mapping of {_type(arguments[0])} to {_type(arguments[1])}"
     if arguments:
         return " or ".join(_type(part) for part in arguments)
-    if kind is SourceParams:
-        return "entry (below ingest)"
+    if kind in ENTRIES:
+        return f"entry ({ENTRIES[kind]})"
     if isinstance(kind, type) and hasattr(kind, "__members__"):
         return ", ".join(f"`{value}`" for value in kind)
     return {str: "text", int: "whole number", float: "number", type(None): "nothing"}.get(kind, str(kind))
@@ -88,3 +191,4 @@ def _default(field: FieldInfo) -> str:
 
 if __name__ == "__main__":
     (Path(__file__).parent / "params.md").write_text(params_page(), encoding="utf-8")
+    (Path(__file__).parent / "methods.md").write_text(methods_page(), encoding="utf-8")

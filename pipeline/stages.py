@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, ValidationReport
-from pipeline.domain.model import Champion, TrainingRun
+from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.errors import Misuse
 from pipeline.ports import Embedder, Progress, Tracker, silent
 from pipeline.wiring import World, find_base, find_encoder
@@ -109,10 +109,13 @@ def _train(world: World, workspace: Workspace, params: Params, tracker: Tracker,
         Splits.read(workspace.splits_record),
         params.train,
         params.model,
+        starts=Starts.read(workspace.starts_record),
         data=workspace.splits,
+        starts_folder=workspace.starts,
         out=workspace.training,
         base=find_base(world, workspace, params),
         checkpoints=world.project.checkpoints,
+        cache=world.project.cache,
         tracker=tracker,
         progress=progress,
         root=workspace.root,

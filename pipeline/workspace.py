@@ -162,6 +162,11 @@ class Project:
         return self.state / "checkpoints"
 
     @property
+    def cache(self) -> Path:
+        """What training made and can make again, named by content: tokenised rows, log-probabilities and the like."""
+        return self.state / "cache"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "ledger.db"
 

@@ -99,7 +99,7 @@ _ONE_BASE = "policy, reference, value and reward share one base, which only LoRA
 _REFUSED: dict[tuple[Objective, Tuner], str] = {
     (Objective.PPO, Tuner.FULL): _ONE_BASE,
     (Objective.PPO, Tuner.LAST_LAYERS): _ONE_BASE,
-    (Objective.PPO, Tuner.SOFT_PROMPT): f"{_ONE_BASE}; a soft prompt cannot share a model with them",
+    (Objective.PPO, Tuner.SOFT_PROMPT): _ONE_BASE,
     (
         Objective.REWARD,
         Tuner.SOFT_PROMPT,

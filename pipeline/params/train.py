@@ -262,15 +262,15 @@ class TrainParams(StageParams):
         return self
 
     def chain(self, task: Task) -> tuple[StageParams, ...]:
-        """The stages, first to last, each with its name and objective filled in and names told apart by a number."""
+        """The stages, first to last, each with its objective and a name filled in; stages without one are numbered."""
         keys = set(StageParams.model_fields)
         entries = self.stages or (StageParams.model_validate(self.model_dump(include=keys)),)
         taken: dict[str, int] = {}
         found = []
         for stage in entries:
-            name = stage.name or stage.learns(task).value
-            taken[name] = taken.get(name, 0) + 1
-            name = name if taken[name] == 1 else f"{name}-{taken[name]}"
+            usual = stage.learns(task).value
+            taken[usual] = taken.get(usual, 0) + (stage.name is None)
+            name = stage.name or (usual if taken[usual] == 1 else f"{usual}-{taken[usual]}")
             found.append(stage.model_copy(update={"name": name, "objective": stage.learns(task)}))
         return tuple(found)
 

@@ -1,6 +1,7 @@
 """The step `train`: splits in, an adapter and the record of how it was made out. A pure function of files and params.
 
-What needs torch is in pipeline.modeling and imported late. The tracker sees the run; it decides nothing.
+A training is a chain of stages; each makes an adapter, which later ones may begin from, and the last one's is the result. What
+needs torch is in pipeline.modeling and imported late. The tracker sees the run; it decides nothing.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.domain.curated import Splits
-from pipeline.domain.model import TrainingRun
-from pipeline.domain.record import describe_files, digest_file, digest_value
-from pipeline.errors import Misuse, Tampered
+from pipeline.domain.model import StageRun, Starts, TrainingRun
+from pipeline.domain.record import describe_files, digest_file
+from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.modeling.base import describe_base, template_text
+from pipeline.modeling.chain import Chain, digest_folder
 from pipeline.params import ModelParams, TrainParams
 from pipeline.ports import Progress, Tracker, silent
 
@@ -25,93 +27,146 @@ def train(
     params: TrainParams,
     model: ModelParams,
     *,
+    starts: Starts,
     data: Path,
+    starts_folder: Path,
     out: Path,
     base: Path,
     checkpoints: Path,
+    cache: Path,
     tracker: Tracker,
     progress: Progress = silent,
     root: Path = Path(),
 ) -> TrainingRun:
-    """Tune an adapter on the splits in the folder `data` and write adapter/, curves.jsonl and training.json to `out`.
+    """Tune on the splits in the folder `data` and write adapter/, stages/, curves.jsonl and training.json to `out`.
 
-    base: the base's folder (see modeling.base.locate_base). checkpoints: where interrupted trainings are kept; each has a folder
-    named by all that could change its result, so it is resumed exactly and never by another. root: where the relative path
-    of model.chat_template starts. Raises Misuse when the splits did not pass their checks, Tampered when a split file is not the
-    recorded one; see modeling.training.tune.
+    starts: the released adapters in `starts_folder` that a stage may begin from. base: the base's folder (see
+    modeling.base.locate_base). checkpoints: where interrupted trainings are kept: each stage is resumed exactly, and a finished
+    one is not repeated while the chain goes on. cache: what can be made again, by content. root: where params' paths start.
+
+    Raises Misuse when the splits did not pass their checks, Tampered when a split file or a start is not the recorded one; see
+    modeling.training.tune.
     """
-    if not splits.passed:
-        failed = ", ".join(check.name for check in splits.failures)
-        raise Misuse(f"rows to train on repeat rows held out: {failed}", where=str(data), fix="see leaks.parquet")
-    for part in (*splits.train.parts, *splits.eval.parts):
-        _check_split(data, part.path, part.sha256)
+    _check_inputs(splits, starts, data, starts_folder)
     ref = describe_base(model, base, root=root)
 
     from pipeline.modeling.training import tune, versions
 
-    made_by = versions()
-    settings = {"train": params.model_dump(mode="json"), "model": model.model_dump(mode="json")}
-    tracker.log_params(_flatten(settings | {"base": ref.model_dump(mode="json")}))
-    tracker.set_tags({"tuneline.base": ref.digest, "tuneline.splits": splits.digest})
-    for name, split in (("train", splits.train), ("eval", splits.eval)):
-        tracker.log_dataset(name, split.sha256, source=name, rows=split.rows, context=name)
-
-    # A run that fails must leave nothing that looks like a result, an earlier one's least of all.
-    for stale in (out / "training.json", out / "curves.jsonl"):
-        stale.unlink(missing_ok=True)
-    shutil.rmtree(out / "adapter", ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    identity = digest_value([splits.digest, ref.digest, params.model_dump(mode="json"), model.task, model.chat_template, made_by])
-    folder = checkpoints / identity[:24]
-    tuned = tune(
-        [data / part.path for part in splits.train.parts],
-        [data / part.path for part in splits.eval.parts],
-        params,
-        task=model.task,
-        labels=splits.labels,
-        base=base,
+    chain = Chain(
+        params=params,
+        model=model,
+        splits=splits,
+        starts=starts,
         ref=ref,
         template=template_text(model, base, root=root) if ref.template is not None else None,
-        adapter=out / "adapter",
-        curves=out / "curves.jsonl",
-        checkpoints=folder,
-        tracker=tracker,
-        progress=progress,
+        data=data,
+        base=base,
+        starts_folder=starts_folder,
+        checkpoints=checkpoints,
+        cache=cache,
+        root=root,
+        made_by=versions(),
     )
-    record = TrainingRun(
-        splits=splits.digest,
-        task=model.task,
-        base=ref,
-        params=settings,
-        adapter=describe_files(out / "adapter"),
-        steps=tuned.steps,
-        train_loss=tuned.train_loss,
-        eval_loss=tuned.eval_loss,
-        train_rows=tuned.train_rows,
-        trainable_parameters=tuned.trainable_parameters,
-        versions=made_by,
-    )
+    _introduce(chain, tracker)
+    _clear(out)
+    stages = params.chain(model.task)
+    for stage in stages:
+        job = chain.job(stage)
+        seen = cast(Tracker, StageTracker(tracker, str(stage.name))) if len(stages) > 1 else tracker
+        if not chain.was_done(job):
+            chain.finish(job, tune(job, tracker=seen, progress=progress))
+        seen.log_metrics(_summary(chain.runs[-1]))
+    chain.lay_out(out)
+    record = _record(chain, out)
     record.write(out / "training.json")
-    tracker.log_metrics(_summary(record) | _flatten(tuned.counts, "rows."))
-    shutil.rmtree(folder, ignore_errors=True)
+    chain.clear()
     return record
 
 
-def _check_split(data: Path, name: str, sha256: str) -> None:
-    path = data / name
-    if not path.is_file():
-        raise Tampered("the split file is missing", where=str(path), fix="run the split step again")
-    if digest_file(path) != sha256:
-        raise Tampered(f"the split file does not have the recorded digest {sha256[:12]}", where=str(path), fix="split again")
+class StageTracker:
+    """A tracked run as one stage of a chain sees it: its numbers bear the stage's name."""
+
+    def __init__(self, tracker: Tracker, stage: str) -> None:
+        self._tracker, self._stage = tracker, stage
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
+        self._tracker.log_metrics({f"{self._stage}.{name}": value for name, value in metrics.items()}, step=step)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracker, name)
 
 
-def _summary(record: TrainingRun) -> dict[str, float]:
-    summary = {
-        "train_loss": record.train_loss,
-        "train_rows": record.train_rows,
-        "trainable_parameters": record.trainable_parameters,
+def _check_inputs(splits: Splits, starts: Starts, data: Path, starts_folder: Path) -> None:
+    if not splits.passed:
+        failed = ", ".join(check.name for check in splits.failures)
+        raise Misuse(f"rows to train on repeat rows held out: {failed}", where=str(data), fix="see leaks.parquet")
+    for part in (*splits.train.parts, *splits.eval.parts):
+        path = data / part.path
+        if not path.is_file():
+            raise Tampered("the split file is missing", where=str(path), fix="run the split step again")
+        if digest_file(path) != part.sha256:
+            said = f"the split file does not have the recorded digest {part.sha256[:12]}"
+            raise Tampered(said, where=str(path), fix="split again")
+    for start in starts.entries:
+        folder = starts_folder / start.folder
+        if not folder.is_dir() or digest_folder(folder) != start.adapter_digest:
+            raise Tampered(f"the adapter of {start.name} is not the one that was released", where=str(folder), fix="run again")
+
+
+def _introduce(chain: Chain, tracker: Tracker) -> None:
+    """Tell the tracked run what goes in: params (of a chain each stage's under its name), base, data."""
+    params, model, splits = chain.params, chain.model, chain.splits
+    whole = params.model_dump(mode="json", include={"machine", "max_hours", "max_cost", "price_per_hour"})
+    stages = {str(stage.name): stage.model_dump(mode="json") for stage in params.chain(model.task)}
+    whole |= stages if len(stages) > 1 else next(iter(stages.values()))
+    said = {"train": whole, "model": model.model_dump(mode="json"), "base": chain.ref.model_dump(mode="json")}
+    tracker.log_params(_flatten(said))
+    tags = {"tuneline.base": chain.ref.digest, "tuneline.splits": splits.digest, "tuneline.starts": chain.starts.digest}
+    tracker.set_tags(tags)
+    for name, split in (("train", splits.train), ("eval", splits.eval)):
+        tracker.log_dataset(name, split.sha256, source=name, rows=split.rows, context=name)
+
+
+def _clear(out: Path) -> None:
+    """A run that fails must leave nothing that looks like a result, an earlier one's least of all."""
+    for stale in (out / "training.json", out / "curves.jsonl"):
+        stale.unlink(missing_ok=True)
+    for folder in (out / "adapter", out / "stages"):
+        shutil.rmtree(folder, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _record(chain: Chain, out: Path) -> TrainingRun:
+    last = chain.runs[-1]
+    record = TrainingRun(
+        splits=chain.splits.digest,
+        task=chain.model.task,
+        base=chain.ref,
+        params={"train": chain.params.model_dump(mode="json"), "model": chain.model.model_dump(mode="json")},
+        adapter=describe_files(out / "adapter"),
+        steps=sum(run.steps for run in chain.runs),
+        train_loss=last.train_loss,
+        eval_loss=last.eval_loss,
+        train_rows=last.train_rows,
+        trainable_parameters=last.trainable_parameters,
+        versions=dict(chain.made_by),
+        starts=chain.starts.digest,
+        stages=tuple(chain.runs),
+    )
+    if record.adapter_digest != last.adapter_digest:
+        raise Broken("the adapter did not arrive where it is kept", where=str(out / "adapter"), fix="run again")
+    return record
+
+
+def _summary(run: StageRun) -> dict[str, float]:
+    summary: dict[str, float] = {
+        "train_loss": run.train_loss,
+        "train_rows": run.train_rows,
+        "trainable_parameters": run.trainable_parameters,
+        **{f"final_{name}": value for name, value in run.measures.items()},
+        **_flatten(run.counts, "rows."),
     }
-    return summary | ({"final_eval_loss": record.eval_loss} if record.eval_loss is not None else {})
+    return summary | ({"final_eval_loss": run.eval_loss} if run.eval_loss is not None else {})
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

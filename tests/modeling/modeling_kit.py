@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline.domain.curated import SplitFile, Splits, SplitSide
 from pipeline.domain.data import EXAMPLE_COLUMNS, example_id
-from pipeline.domain.model import TrainingRun
+from pipeline.domain.model import Starts, TrainingRun
 from pipeline.domain.record import digest_file
 from pipeline.params import ModelParams, TrainParams
 from pipeline.ports import Progress, silent
@@ -161,10 +161,13 @@ def run(
         splits,
         params or train_params(),
         model or model_params(base),
+        starts=Starts(),
         data=folder,
+        starts_folder=home / "starts",
         out=home / "out",
         base=base,
         checkpoints=home / "checkpoints",
+        cache=home / "cache",
         tracker=tracker or Remembering(),
         progress=progress,
     )

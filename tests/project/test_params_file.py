@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from docs.build import params_page
+from docs.build import methods_page, params_page
 from pipeline.backends.params_file import parse_params, read_params, write_params
 from pipeline.errors import BadParams
 from pipeline.params import Params
@@ -96,6 +97,6 @@ def test_every_params_file_that_ships_is_valid(path: Path) -> None:
     assert read_params(path).model.name
 
 
-def test_the_params_page_is_what_the_code_says() -> None:
-    page = ROOT / "docs" / "params.md"
-    assert page.read_text(encoding="utf-8") == params_page(), "run python docs/build.py"
+@pytest.mark.parametrize(("name", "made"), [("params.md", params_page), ("methods.md", methods_page)])
+def test_a_page_that_is_made_from_the_code_says_what_the_code_says(name: str, made: Callable[[], str]) -> None:
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made(), "run python docs/build.py"
