@@ -96,10 +96,12 @@ def log_evidence(workspace: Workspace, tracker: Tracker) -> None:
 
 def replay_curves(workspace: Workspace, tracker: Tracker) -> None:
     """Give a tracked run the curves of a training that was not repeated but brought back."""
+    several = len(TrainingRun.read(workspace.training_record).stages) > 1
     for line in (workspace.training / "curves.jsonl").read_text().splitlines():
         row = json.loads(line)
-        step = int(row.pop("step"))
-        tracker.log_metrics({k: float(v) for k, v in row.items() if isinstance(v, int | float)}, step=step)
+        step, stage = int(row.pop("step")), row.pop("stage")
+        before = f"{stage}." if several else ""
+        tracker.log_metrics({f"{before}{k}": float(v) for k, v in row.items() if isinstance(v, int | float)}, step=step)
 
 
 def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: bool) -> ModelVersion | None:

@@ -17,18 +17,14 @@ from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
 from pipeline.evaluation.comparison import slice_metric
 from pipeline.evaluation.disagreements import confusion, flips
 from pipeline.evaluation.metrics import METRICS, metric
-from pipeline.evaluation.rows import SUBJECTS, Predictions, SplitRows, read_curves, read_predictions, read_split
-from pipeline.pages import Bar, Bars, Block, Cell, Lines, Matrix, Pair, Pairs, Side, Table, Text, page
+from pipeline.evaluation.rows import SUBJECTS, Predictions, SplitRows, read_predictions, read_split
+from pipeline.evaluation.training_page import training_blocks
+from pipeline.pages import Bar, Bars, Block, Cell, Matrix, Pair, Pairs, Side, Table, Text, page
 
 SHOWN_FLIPS = 10
 SHOWN_SOURCES = 20
 SHOWN_CHARACTERS = 1500
 _TONES = {Outcome.PASSED: "good", Outcome.FAILED: "bad", Outcome.INSUFFICIENT: "warn"}
-_CURVES = (
-    ("Loss", {"loss": "train", "eval_loss": "eval"}, "loss"),
-    ("Learning rate", {"learning_rate": "learning rate"}, "rate"),
-    ("Gradient norm", {"grad_norm": "gradient norm"}, "norm"),
-)
 
 
 def report(
@@ -47,8 +43,8 @@ def report(
 ) -> str:
     """The report page as HTML.
 
-    predictions: predictions.parquet. curves: curves.jsonl, an object a line with step and some of loss, eval_loss,
-    learning_rate, grad_norm. test: folder of the splits record, so that rows the candidate won or lost show what was asked.
+    predictions: predictions.parquet. curves: curves.jsonl, an object a line with stage, step and numbers. test: folder of the
+    splits record, so that rows the candidate won or lost show what was asked.
     Raises Tampered when the predictions or the test split are not the recorded ones.
     """
     found = read_predictions(predictions, evaluation.predictions)
@@ -57,11 +53,11 @@ def report(
         _checks(decision),
         _metrics(evaluation),
         _differences(evaluation, decision),
-        *_curves(curves),
+        *training_blocks(training, curves),
         *_slices(evaluation),
         *_confusion(training, found),
         *_flips(evaluation, found, rows),
-        *_data(snapshot, validation, splits, training),
+        *_data(snapshot, validation, splits),
         *_curation(curation, splits),
         _lineage(decision, evaluation, training, snapshot, validation, splits, champion),
         *_parameters(training, evaluation, splits, decision),
@@ -166,18 +162,7 @@ def _flips(evaluation: EvaluationReport, found: Predictions, rows: SplitRows | N
         yield Pairs(f"Rows that the candidate {which} against the {other}", pairs, note=note)
 
 
-def _curves(path: Path) -> Iterator[Block]:
-    points = read_curves(path)
-    for heading, names, label in _CURVES:
-        series = {
-            shown: [(float(p["step"]), float(p[key])) for p in points if "step" in p and isinstance(p.get(key), int | float)]
-            for key, shown in names.items()
-        }
-        if any(series.values()):
-            yield Lines(heading, {name: values for name, values in series.items() if values}, "step", label)
-
-
-def _data(snapshot: Snapshot, validation: ValidationReport, splits: Splits, training: TrainingRun) -> Iterator[Block]:
+def _data(snapshot: Snapshot, validation: ValidationReport, splits: Splits) -> Iterator[Block]:
     newest = list(reversed(snapshot.sources))[:SHOWN_SOURCES]
     left = len(snapshot.sources) - len(newest)
     yield Table(
@@ -194,8 +179,7 @@ def _data(snapshot: Snapshot, validation: ValidationReport, splits: Splits, trai
     yield Text(
         "What was done with them",
         f"Validation: {len(validation.checks) - len(validation.failures)} of {len(validation.checks)} expectations held"
-        f"{f' ({wrong})' if wrong else ''}.\n\nRows: {told}.{labels}\n\n"
-        f"Training: {training.steps} steps on {training.train_rows} rows, {training.trainable_parameters} trainable parameters.",
+        f"{f' ({wrong})' if wrong else ''}.\n\nRows: {told}.{labels}",
     )
 
 

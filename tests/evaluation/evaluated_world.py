@@ -112,6 +112,8 @@ def make_training(adapter: Path, splits: Splits, task: Task = Task.CLASSIFY, **c
         "train_rows": 1000,
         "trainable_parameters": 12345,
         "versions": {"torch": "2.13.0"},
+        "starts": "5" * 64,
+        "stages": (),
     }
     return TrainingRun(**(values | changes))
 

@@ -38,6 +38,8 @@ TRAINING = TrainingRun(
     train_rows=10,
     trainable_parameters=1,
     versions={},
+    starts="5" * 64,
+    stages=(),
 )
 Seen = tuple[float, float, float]
 

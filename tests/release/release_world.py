@@ -205,6 +205,8 @@ def _make_run(root: Path, name: str, verdict: Outcome) -> Candidate:
         train_rows=3,
         trainable_parameters=128,
         versions={"torch": "2.13.0"},
+        starts="5" * 64,
+        stages=(),
     )
     training.write(run.training_record)
     predictions = _put(run.evaluation / "predictions.parquet", f"PAR1 predictions of {name} PAR1".encode())
