@@ -38,7 +38,7 @@ from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
-from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed
+from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts
 from pipeline.stages import run_step
 from pipeline.terminal import say
 from pipeline.wiring import World, read_params, run_ingest
@@ -92,6 +92,8 @@ def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: dat
         snapshot, ended = _take_data_in(world, run, params, sources, as_of, STAGES, afresh=afresh)
         if ended:
             return ended
+        if run.starts_anew():
+            do("find starts", lambda: place_starts(world, run, params))
         do("find champion", lambda: place_champion(world, run, params))
         with world.tracked(
             params.model.name, run.key, {"tuneline.commit": run.code.commit, "tuneline.dirty": str(run.code.dirty)}

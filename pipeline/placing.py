@@ -1,26 +1,32 @@
 """What a run needs beside its data, put there as tracked files, so that every stage is a function of files.
 
-Benchmarks and edge cases, the rows that a person wants left out, the sides that earlier runs gave to groups, the champion. What
-is made of them is the stages'. No backend is picked here (see wiring.py).
+Benchmarks and edge cases, the rows that a person wants left out, the sides that earlier runs gave to groups, the champion, the
+released adapters that training begins from. What is made of them is the stages'. No backend is picked here (see wiring.py).
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.domain.curated import Frozen, Splits
 from pipeline.domain.data import Snapshot, empty_snapshot
-from pipeline.domain.model import Champion, TrainingRun
+from pipeline.domain.erasure import erasures
+from pipeline.domain.model import BaseModelRef, Champion, Start, Starts, TrainingRun
 from pipeline.domain.record import describe_files
-from pipeline.domain.release import holder, version_record
+from pipeline.domain.release import Event, ModelVersion, holder, registrations, revoked, version_record
+from pipeline.domain.wording import no_such_model
 from pipeline.errors import Misuse, Tampered
+from pipeline.modeling.base import describe_base
 from pipeline.ports import Progress, silent
-from pipeline.wiring import World, take_in
+from pipeline.terminal import say
+from pipeline.wiring import World, find_base, take_in
 
 if TYPE_CHECKING:
     from pipeline.backends.run_folder import RunFolder
-    from pipeline.params import Params
+    from pipeline.params import Params, StageParams
 
 
 def place_reserved(world: World, run: RunFolder, params: Params, progress: Progress = silent) -> Snapshot:
@@ -89,13 +95,124 @@ def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
     champion = Champion()
     if version is not None:
         record = version_record(events, version)
-        source = world.registry.artifacts(model, version) / "artifacts" / "adapter"
-        shutil.copytree(source, folder / "adapter")
-        text, where = world.archive.record(record, record.training)
-        training = TrainingRun.from_json(text, where=where, digest=record.training)
-        if describe_files(folder / "adapter") != training.adapter:
-            raise Tampered(f"the adapter of {model} version {version} is not the one that was trained", where=str(source))
+        _lay(world, record, folder / "adapter")
         champion = Champion(version=version, training=record.training, adapter_digest=record.adapter_digest)
     champion.write(run.workspace.champion_record)
     run.store.add(folder)
     return champion
+
+
+def place_starts(world: World, run: RunFolder, params: Params) -> Starts:
+    """Put the released adapters that stages of the training ask for beside the data, verified: training is a function of files.
+
+    The champion is there when a stage begins from it, replays its data or is held near it, and somebody holds the last stage. It
+    is left out, and said to be, when its data held a record that was forgotten since: what begins from the bare base instead has
+    not seen it. Raises Misuse for a version that there is none of, that was revoked, that was made from uncommitted changes while
+    this run was not, whose data held what was forgotten, or that is on another base; Tampered for one that is not whole.
+    """
+    folder = run.workspace.starts
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    chain = _placed_stages(params)
+    begun = {stage.start: place for place, stage in chain if stage.start == "champion" or stage.start.startswith("version:")}
+    continual = any(stage.mix.replay is not None or stage.ewc.weight for _, stage in chain)
+    wanted = {"champion": "train", **begun} if continual else begun
+    base = describe_base(params.model, find_base(world, run.workspace, params), root=run.workspace.root) if begun else None
+    entries = []
+    for name, place in wanted.items():
+        record = _champion_to_begin_from(world, params) if name == "champion" else _version_to_begin_from(world, run, name, place)
+        if record is None:
+            continue
+        inside = name.replace(":", "-").replace("/", "-")
+        training = _lay(world, record, folder / inside)
+        if name in begun and base is not None:
+            _refuse_other_base(training, base, name, place)
+        start = Start(
+            name=name,
+            model=record.name,
+            version=record.version,
+            training=record.training,
+            adapter_digest=record.adapter_digest,
+            folder=inside,
+            shards=_shards(world, record, training),
+        )
+        entries.append(start)
+    starts = Starts(entries=tuple(entries))
+    starts.write(run.workspace.starts_record)
+    run.store.add(folder)
+    return starts
+
+
+def _placed_stages(params: Params) -> list[tuple[str, StageParams]]:
+    """The training's stages, each with the place in params where it stands."""
+    chain = params.train.chain(params.model.task)
+    return [(f"train.stages.{number}" if params.train.stages else "train", stage) for number, stage in enumerate(chain)]
+
+
+def _champion_to_begin_from(world: World, params: Params) -> ModelVersion | None:
+    model, stage = params.model.name, params.release.stages[-1]
+    events = world.ledger.events(model)
+    version = holder(events, stage)
+    if version is None:
+        say(f"  nobody holds {stage}: where training would begin from the champion, it begins from the bare base")
+        return None
+    if (event := _forgotten_since(events, version)) is not None:
+        said = f"a record that was forgotten since (event {event}): training begins from the bare base, and replays nothing"
+        say(f"  the data of the champion, version {version}, held {said}")
+        return None
+    return version_record(events, version)
+
+
+def _version_to_begin_from(world: World, run: RunFolder, name: str, place: str) -> ModelVersion:
+    """The version that `version:N` or `version:MODEL/N` means. Raises Misuse unless training may begin from it."""
+    model, _, version = name.removeprefix("version:").rpartition("/")
+    model, where = model or run.model, f"{place}.start"
+    events = world.ledger.events(model)
+    if not events:
+        raise no_such_model(model, world.ledger.models())
+    gone = revoked(events)
+    usable = [known for known in registrations(events) if known not in gone]
+    fix = f"versions of {model} to begin from: {', '.join(usable[-10:]) or 'none'}"
+    if version not in registrations(events):
+        raise Misuse(f"{model} has no version {version}", where=where, fix=fix)
+    if version in gone:
+        raise Misuse(f"version {version} of {model} was revoked, so nothing may begin from it", where=where, fix=fix)
+    record = version_record(events, version)
+    if record.dirty and not run.code.dirty:
+        said = f"version {version} of {model} was made from uncommitted changes, and what began from it could not be made again"
+        raise Misuse(said, where=where, fix="commit the changes, run again, and begin from the version that this makes")
+    if (event := _forgotten_since(events, version)) is not None:
+        said = f"the data of version {version} of {model} held a record that was forgotten since (event {event} of its ledger)"
+        raise Misuse(said, where=where, fix="begin from the base, or from a version that was made later")
+    return record
+
+
+def _forgotten_since(events: Sequence[Event], version: str) -> int | None:
+    """The event by which a record in the data of `version` was forgotten; None when there is none."""
+    return next((event.sequence for event, erasure in erasures(events) if version in erasure.versions), None)
+
+
+def _lay(world: World, record: ModelVersion, target: Path) -> TrainingRun:
+    """Copy a released adapter to `target`; the record of how it was trained. Raises Tampered when it is not that training's."""
+    source = world.registry.artifacts(record.name, record.version) / "artifacts" / "adapter"
+    shutil.copytree(source, target)
+    text, where = world.archive.record(record, record.training)
+    training = TrainingRun.from_json(text, where=where, digest=record.training)
+    if describe_files(target) != training.adapter:
+        said = f"the adapter of {record.name} version {record.version} is not the one that was trained"
+        raise Tampered(said, where=str(source))
+    return training
+
+
+def _shards(world: World, record: ModelVersion, training: TrainingRun) -> tuple[str, ...]:
+    """Names of the shards that have rows which a version was trained on."""
+    text, where = world.archive.record(record, training.splits)
+    splits = Splits.from_json(text, where=where, digest=training.splits)
+    return tuple(Path(part.path).stem for part in splits.train.parts)
+
+
+def _refuse_other_base(training: TrainingRun, base: BaseModelRef, name: str, place: str) -> None:
+    for part in ("weights", "tokenizer", "template"):
+        if getattr(training.base, part) != getattr(base, part):
+            said = f"{name} was tuned on {training.base.id}, whose {part} is not that of {base.id}"
+            raise Misuse(said, where=f"{place}.start", fix="begin from the base, or tune on the base that the version is of")

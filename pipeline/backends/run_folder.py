@@ -29,7 +29,7 @@ CODE = ("pipeline", "flows", "dvc.yaml", ".dvc/config", ".dvcignore", "pyproject
 DATA_STAGES = ["validate", "drift", "curate", "split"]
 STAGES = [*DATA_STAGES, "train", "evaluate"]
 KINDS = ("run", "data", "invalid")
-_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "champion")))
+_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "starts", "champion")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,14 @@ class RunFolder:
     def nothing_new(self, snapshot: Snapshot, stages: list[str] = STAGES) -> bool:
         """True when the last run did all this already: the same data, params and code."""
         return self.parent is not None and snapshot.digest == self.parent.digest and not self.store.stale(stages)
+
+    def starts_anew(self) -> bool:
+        """True when training has something new to learn from: rows, params or code, the stages before it being done.
+
+        Only then may it begin from what holds a stage today. Else the promotion of what the last run made would by itself be a
+        reason to tune again, from its own output, on rows that it has seen.
+        """
+        return not self.workspace.starts_record.exists() or bool(self.store.stale(["train"]))
 
 
 @dataclass(frozen=True, slots=True)
