@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
-from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.domain.model import Champion, EvaluationReport, Starts, TrainingRun
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder
 from pipeline.errors import Broken, Misuse
 from pipeline.ports import Tracker
@@ -60,6 +60,7 @@ def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: Evalua
         ("evaluation of champion", evaluation.champion, champion.digest),
         ("evaluation of splits", evaluation.splits, splits.digest),
         ("training of splits", training.splits, splits.digest),
+        ("training of starts", training.starts, Starts.read(workspace.starts_record).digest),
         ("splits of validation", splits.validation, ValidationReport.read(workspace.validation_record).digest),
         ("splits of curation", splits.curation, Curation.read(workspace.curation_record).digest),
         ("splits of frozen sides", splits.frozen, Frozen.read(workspace.frozen_record).digest),
@@ -208,6 +209,7 @@ def _records(workspace: Workspace) -> list[Path]:
         workspace.curation_record,
         workspace.frozen_record,
         workspace.splits_record,
+        workspace.starts_record,
         workspace.champion_record,
         workspace.training_record,
         workspace.evaluation_record,

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.gating import GateDecision
-from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.domain.model import Champion, EvaluationReport, StageRun, Starts, TrainingRun
 from pipeline.domain.record import Record, Value
 from pipeline.domain.release import Event, ModelVersion, reigns
 from pipeline.errors import Broken
@@ -59,6 +59,7 @@ class Chain:
     decision: GateDecision | None = None
     evaluation: EvaluationReport | None = None
     training: TrainingRun | None = None
+    starts: Starts | None = None
     champion: Champion | None = None
     splits: Splits | None = None
     curation: Curation | None = None
@@ -73,6 +74,7 @@ LINKS: tuple[tuple[str, type[Record], str, str, int], ...] = (
     ("evaluation", EvaluationReport, "version", "evaluation", 2),
     ("champion", Champion, "evaluation", "champion", 3),
     ("training", TrainingRun, "version", "training", 2),
+    ("starts", Starts, "training", "starts", 3),
     ("splits", Splits, "training", "splits", 3),
     ("curation", Curation, "splits", "curation", 4),
     ("frozen", Frozen, "splits", "frozen", 4),
@@ -149,7 +151,13 @@ def facts(record: Record) -> dict[str, str]:
             return {"test rows": str(record.rows)} | values
         case TrainingRun():
             base = record.base.id + (f" at {record.base.revision[:12]}" if record.base.revision else "")
-            return {"base": base, "adapter": record.adapter_digest, "steps": str(record.steps), "rows": str(record.train_rows)}
+            made = {"base": base, "adapter": record.adapter_digest, "steps": str(record.steps), "rows": str(record.train_rows)}
+            return made | {f"stage {stage.name}": _told(stage) for stage in record.stages}
+        case Starts():
+            begun = {
+                start.name: f"{start.model} version {start.version}, {start.adapter_digest[:12]}" for start in record.entries
+            }
+            return begun or {"adapters": "none"}
         case Champion():
             return {"version": record.version or "nobody held production"}
         case Splits():
@@ -166,6 +174,12 @@ def facts(record: Record) -> dict[str, str]:
         case Snapshot():
             return {"dataset": record.dataset, "rows": str(record.rows), "quarantined": str(record.quarantined)}
     return {}
+
+
+def _told(stage: StageRun) -> str:
+    """What a training stage did, and the digests that link it to what it began from."""
+    begun = f"from {stage.start_from} {stage.start[:12]}"
+    return f"{stage.objective} by {stage.tuner}, {stage.steps} steps, {begun}, made {stage.adapter_digest[:12]}"
 
 
 def _node(record: Record, depth: int, where: str, place: str) -> LineageNode:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from pipeline.domain.data import Task
 from pipeline.domain.record import FileDigest, Record, Value, digest_value
 from pipeline.domain.tuning import Objective, Tuner
@@ -107,6 +109,10 @@ class Starts(Record):
 
     entries: tuple[Start, ...] = ()
 
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return tuple(start.training for start in self.entries)
+
     def named(self, name: str) -> Start | None:
         return next((start for start in self.entries if start.name == name), None)
 
@@ -169,7 +175,10 @@ class SliceValue(Value):
 
 
 class EvaluationReport(Record):
-    """Candidate, champion and bare base on one test split. `test` is the SHA-256 of the test file that all of them saw."""
+    """Candidate, champion and bare base on one test split. `test` is the SHA-256 of the test file that all of them saw.
+
+    rows: those that were asked. counted: metric: how many of them are of the kinds that it counts; one not named counts all.
+    """
 
     kind: ClassVar[str] = "evaluation_report"
 
@@ -183,10 +192,20 @@ class EvaluationReport(Record):
     slices: tuple[SliceValue, ...]
     predictions: FileDigest
     params: dict[str, Any]
+    counted: dict[str, int] = Field(default_factory=dict)
 
     @property
     def parents(self) -> tuple[str, ...]:
         return (self.training, self.champion, self.splits)
+
+    @property
+    def primary_rows(self) -> int:
+        """The rows that the first metric counts."""
+        return self.rows_of(next(iter(self.params.get("metrics", ())), ""))
+
+    def rows_of(self, metric: str) -> int:
+        """The rows that `metric` counts."""
+        return self.counted.get(metric, self.rows)
 
     def subject(self, name: str) -> Subject | None:
         return next((s for s in self.subjects if s.name == name), None)

@@ -12,7 +12,9 @@ from typing import ClassVar
 
 from pipeline.domain.gating import Outcome
 from pipeline.domain.lineage import Chain
+from pipeline.domain.model import Start, Starts, TrainingRun
 from pipeline.domain.record import FileDigest, Record, Value, describe_files, digest_file
+from pipeline.domain.release import ModelVersion
 from pipeline.errors import Broken
 
 LOADING_LEAVES = frozenset({"__pycache__", "registered_model_meta"})
@@ -108,6 +110,7 @@ def crossed(chain: Chain) -> Iterator[AuditCheck]:
         found = adapter_folder(version.files, training.adapter)
         fine = "the registered files hold the trained adapter"
         yield _check("registered adapter", found is not None, fine, "the registered files do not hold the trained adapter")
+        yield from _stages(training, chain.starts)
     if evaluation and training:
         yield _same("evaluation and training share splits", evaluation.splits, training.splits)
     if evaluation and splits:
@@ -122,6 +125,31 @@ def crossed(chain: Chain) -> Iterator[AuditCheck]:
         yield _check(
             "validation verdict", validation.passed, "the snapshot had passed its checks", "the snapshot had failed its checks"
         )
+
+
+def released(start: Start, version: ModelVersion, *, revoked: bool) -> AuditCheck:
+    """Whether what training could begin from is the version it is said to be. A later revocation is told, and is no break."""
+    same = (start.training, start.adapter_digest) == (version.training, version.adapter_digest)
+    fine = f"{start.model} version {start.version}, {start.adapter_digest[:12]}" + (", revoked by now" if revoked else "")
+    wrong = f"its training {start.training[:12]} is not that of {start.model} version {start.version}"
+    return _check(f"start {start.name}", same, fine, wrong)
+
+
+def _stages(training: TrainingRun, starts: Starts | None) -> Iterator[AuditCheck]:
+    """Whether each stage of a training began from the base, from what an earlier one made, or from a released adapter."""
+    made: dict[str, str] = {}
+    for stage in training.stages:
+        name = stage.start_from.split(" ")[0]
+        entry = starts.named(name) if starts else None
+        if name == "base":
+            yield _same(f"stage {stage.name} began from base", stage.start, training.base.digest)
+        elif name.startswith("stage:"):
+            yield _same(f"stage {stage.name} began from {name}", stage.start, made.get(name.removeprefix("stage:"), ""))
+        elif entry is not None or (starts is not None and not name.startswith("./")):
+            yield _same(f"stage {stage.name} began from {name}", stage.start, entry.adapter_digest if entry else "")
+        made[stage.name] = stage.adapter_digest
+    last = training.stages[-1].adapter_digest if training.stages else ""
+    yield _same("last stage made adapter", last, training.adapter_digest)
 
 
 def fingerprints(path: Path) -> tuple[str, str]:

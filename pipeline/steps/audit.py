@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.domain.erasure import erased_files, erasures
 from pipeline.domain.lineage import LINKS, Chain, Holding, Lineage, ReadChain, holding, nodes, read_chain
-from pipeline.domain.proof import AuditCheck, AuditReport, crossed, differences, fingerprints
+from pipeline.domain.proof import AuditCheck, AuditReport, crossed, differences, fingerprints, released
 from pipeline.domain.record import FileDigest, digest_file
-from pipeline.domain.release import Event, ModelVersion, holder, resolve, version_record
+from pipeline.domain.release import Event, ModelVersion, holder, resolve, revoked, version_record
 from pipeline.errors import Broken, Misuse
 from pipeline.moving import known_events
 from pipeline.ports import Archive, Ledger, Progress, Registry, StoredFile, silent
@@ -76,6 +76,7 @@ def verify(
         _commit(record, archive),
         _records(chain, read, erased),
         crossed(chain),
+        _starts(chain, ledger),
         _stored_files(chain, archive, erased, progress),
         _sources(chain, root),
     ):
@@ -116,6 +117,18 @@ def _records(chain: Chain, read: ReadChain, erased: Mapping[str, int]) -> Iterat
         if ok and name in read.broken:
             gone.add(name)
         yield AuditCheck(name=f"{name} record", ok=ok, detail=detail)
+
+
+def _starts(chain: Chain, ledger: Ledger) -> Iterator[AuditCheck]:
+    """Each released adapter that training could begin from, against the ledger of its model."""
+    for start in chain.starts.entries if chain.starts else ():
+        try:
+            events = ledger.events(start.model)
+            found = version_record(events, start.version)
+        except (Broken, Misuse) as error:
+            yield AuditCheck(name=f"start {start.name}", ok=False, detail=f"{start.model}: {_line(error)}")
+            continue
+        yield released(start, found, revoked=start.version in revoked(events))
 
 
 def _aliases(version: ModelVersion, events: tuple[Event, ...], registry: Registry) -> Iterator[AuditCheck]:
@@ -236,6 +249,8 @@ def _recorded_files(chain: Chain) -> dict[str, str]:
     if chain.training:
         named += [(run.training / "adapter" / f.path, f.sha256) for f in chain.training.adapter]
         named.append((run.training_record, chain.training.digest))
+    if chain.starts:
+        named.append((run.starts_record, chain.starts.digest))
     if chain.evaluation:
         named.append((run.evaluation / chain.evaluation.predictions.path, chain.evaluation.predictions.sha256))
         named.append((run.evaluation_record, chain.evaluation.digest))

@@ -16,9 +16,10 @@ from pipeline.backends.ledger import SqlLedger
 from pipeline.domain.curated import Curation, Frozen, SplitFile, Splits, SplitSide
 from pipeline.domain.data import CheckResult, Shard, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot
 from pipeline.domain.gating import GateCheck, GateDecision, Outcome
-from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, MetricValue, Subject, TrainingRun
-from pipeline.domain.record import FileDigest, describe_files, digest_bytes, digest_file
+from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, MetricValue, StageRun, Starts, Subject, TrainingRun
+from pipeline.domain.record import FileDigest, describe_files, digest_bytes, digest_file, digest_value
 from pipeline.domain.release import ModelVersion, ReleaseRecord
+from pipeline.domain.tuning import Objective, Tuner
 from pipeline.errors import Broken
 from pipeline.ports import StoredFile
 from pipeline.steps.promote import promote
@@ -98,9 +99,9 @@ class World:
         self.clock = Clock()
         self.archive.root.mkdir(parents=True)
 
-    def candidate(self, name: str, *, verdict: Outcome = Outcome.PASSED) -> Candidate:
+    def candidate(self, name: str, *, verdict: Outcome = Outcome.PASSED, starts: Starts | None = None) -> Candidate:
         """A run called `name`, with every record and file, kept in the archive and logged in the registry."""
-        candidate = self.candidate_files(name, verdict=verdict)
+        candidate = self.candidate_files(name, verdict=verdict, starts=starts)
         logged = self.registry.root / "runs" / candidate.run_id
         shutil.copytree(candidate.run.training / "adapter", logged / "model" / "artifacts" / "adapter")
         (logged / "model" / "code").mkdir()
@@ -109,9 +110,9 @@ class World:
         (logged / "logged" / "report.html").write_text(f"<h1>report of {name}</h1>")
         return candidate
 
-    def candidate_files(self, name: str, *, verdict: Outcome = Outcome.PASSED) -> Candidate:
-        """A run called `name`, kept in the archive but logged nowhere."""
-        candidate = _make_run(self.root, name, verdict)
+    def candidate_files(self, name: str, *, verdict: Outcome = Outcome.PASSED, starts: Starts | None = None) -> Candidate:
+        """A run called `name`, kept in the archive but logged nowhere. Its training began from the first of `starts`."""
+        candidate = _make_run(self.root, name, verdict, starts or Starts())
         self.archive.keep(candidate.tag, candidate.run.root)
         return candidate
 
@@ -143,7 +144,7 @@ class World:
         return rollback(stage, by, "it misbehaves", model=MODEL, now=self.clock, **stores, **words)
 
 
-def _make_run(root: Path, name: str, verdict: Outcome) -> Candidate:
+def _make_run(root: Path, name: str, verdict: Outcome, starts: Starts) -> Candidate:
     run = Workspace(root / "runs" / name)
     source = root / "inbox" / "week1.jsonl"
     _put(source, b'{"prompt": "hello", "completion": "world"}\n')
@@ -193,21 +194,8 @@ def _make_run(root: Path, name: str, verdict: Outcome) -> Candidate:
     splits.write(run.splits_record)
     _put(run.training / "adapter" / "adapter_model.safetensors", f"weights of {name}".encode() * 20)
     _put(run.training / "adapter" / "adapter_config.json", b'{"r": 4}')
-    training = TrainingRun(
-        splits=splits.digest,
-        task=Task.GENERATE,
-        base=BaseModelRef(id="./base", weights="a" * 64, tokenizer="b" * 64, template="c" * 64),
-        params={"rank": 4},
-        adapter=describe_files(run.training / "adapter"),
-        steps=10,
-        train_loss=1.5,
-        eval_loss=1.6,
-        train_rows=3,
-        trainable_parameters=128,
-        versions={"torch": "2.13.0"},
-        starts="5" * 64,
-        stages=(),
-    )
+    starts.write(run.starts_record)
+    training = _training(run, splits, starts)
     training.write(run.training_record)
     predictions = _put(run.evaluation / "predictions.parquet", f"PAR1 predictions of {name} PAR1".encode())
     value = MetricValue(metric="exact_match", value=0.9, low=0.85, high=0.95, rows=3)
@@ -235,6 +223,39 @@ def _make_run(root: Path, name: str, verdict: Outcome) -> Candidate:
     )
     decision.write(run.decision_record)
     return Candidate(decision, training, evaluation, run_id=digest_bytes(name.encode())[:32], tag=f"run-{name}", run=run)
+
+
+def _training(run: Workspace, splits: Splits, starts: Starts) -> TrainingRun:
+    """One stage, from the first of `starts` or the bare base, that made the adapter which lies in the run's folder."""
+    base = BaseModelRef(id="./base", weights="a" * 64, tokenizer="b" * 64, template="c" * 64)
+    adapter = describe_files(run.training / "adapter")
+    measured = {"steps": 10, "train_loss": 1.5, "eval_loss": 1.6, "train_rows": 3, "trainable_parameters": 128}
+    begun = starts.entries[0] if starts.entries else None
+    stage = StageRun(
+        name="sft",
+        objective=Objective.SFT,
+        tuner=Tuner.LORA,
+        start=begun.adapter_digest if begun else base.digest,
+        start_from=f"{begun.name} (version {begun.version})" if begun else "base",
+        adapter_digest=digest_value([file.model_dump(mode="json") for file in adapter]),
+        kept_step=10,
+        counts={},
+        measures={},
+        alarms=(),
+        machine={},
+        **measured,
+    )
+    return TrainingRun(
+        splits=splits.digest,
+        task=Task.GENERATE,
+        base=base,
+        params={"rank": 4},
+        adapter=adapter,
+        versions={"torch": "2.13.0"},
+        starts=starts.digest,
+        stages=(stage,),
+        **measured,
+    )
 
 
 def _curation(run: Workspace, snapshot: Snapshot, validation: ValidationReport) -> Curation:

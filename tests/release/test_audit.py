@@ -73,6 +73,7 @@ RUN_FILES = [
     "data/snapshot/shards/0123456789abcdef.parquet",
     "data/snapshot/quarantine/fedcba9876543210.jsonl",
     "data/snapshot/snapshot.json",
+    "data/starts/starts.json",
     "data/champion/champion.json",
     "work/validate/validation.json",
     "work/validate/validation.html",
@@ -138,6 +139,7 @@ def test_all_breaks_are_named_nearest_to_the_release_first(released: World) -> N
     assert [c.name for c in report.broken] == [
         "model file",
         "training record",
+        "starts record",
         "splits record",
         "curation record",
         "frozen record",
@@ -237,6 +239,7 @@ def test_show_goes_from_the_release_back_to_the_sources(released: World) -> None
         "evaluation_report",
         "champion",
         "training_run",
+        "starts",
         "splits",
         "curation",
         "frozen",
