@@ -54,6 +54,13 @@ class TryLater(TunelineError):
     retryable = True
 
 
+class CapReached(TunelineError):
+    """A cap on time or cost stopped the work at a point from which it goes on. Only a person can raise the cap, so nothing is
+    tried again by itself."""
+
+    exit_code = 3
+
+
 class Conflict(TunelineError):
     """The world moved between reading and writing (a stale expectation); nothing was changed."""
 

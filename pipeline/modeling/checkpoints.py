@@ -17,9 +17,13 @@ from pipeline.domain.record import canonical_json, digest_file
 from pipeline.errors import Broken
 
 MARKER = "complete.json"
-NEEDED = frozenset(
-    {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "curves.json"}
-)
+WEIGHTS = "trained.safetensors"
+LEARNER = "learner.safetensors"
+CURVES = "curves.json"
+LOOP = "loop.json"
+BEST = "best.safetensors"
+"""The weights with the least loss so far, where those are kept."""
+NEEDED = frozenset({WEIGHTS, LEARNER, CURVES, LOOP, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"})
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 

@@ -7,6 +7,7 @@ gradient before it is applied, and the weights after. Only checks here; what hap
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -20,6 +21,13 @@ def check_loss(loss: torch.Tensor, *, step: int, what: str = "loss") -> None:
     """Raise TrainingDiverged unless the loss (any shape) is finite."""
     if not bool(torch.isfinite(loss).all()):
         raise TrainingDiverged(f"the {what} became {_kind(loss)} in step {step}", fix=_FIX)
+
+
+def check_measures(measures: Mapping[str, float], *, step: int) -> None:
+    """Raise TrainingDiverged, naming the first bad one, unless all numbers are finite."""
+    for name, value in measures.items():
+        if not math.isfinite(value):
+            raise TrainingDiverged(f"the measure {name} became {'NaN' if math.isnan(value) else 'Inf'} in step {step}", fix=_FIX)
 
 
 def check_gradient(norm: float, model: nn.Module, *, step: int) -> None:

@@ -1,8 +1,8 @@
 """The training loop: transformers' Trainer, guarded, with checkpoints that are whole and an order that survives a resume.
 
-What is trained and on what is decided in training.py. The Trainer keeps its optimizer, scheduler, accumulation and resuming;
-replaced are the parts that were found not to hold: its NaN filter, its checkpoint writing, its choice of what to resume
-from, its sampling from the global random state, its averaging of evaluation losses over batches of different size.
+What is learned is the learner's (learning/), and the loop knows no objective. The Trainer keeps its optimizer, scheduler and
+resuming; replaced are the parts that were found not to hold: its step, which fails when memory runs out, its NaN filter, its
+checkpoint writing, its choice of what to resume from, its sampling from the global random state.
 """
 
 from __future__ import annotations
@@ -14,139 +14,186 @@ import math
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
 
-from pipeline.domain.data import Task
-from pipeline.errors import Broken, TryLater
+from pipeline.errors import Broken, CapReached, TryLater, TunelineError
 from pipeline.modeling import checkpoints
-from pipeline.modeling.adapter import NAME, WEIGHTS, state, write_weights
+from pipeline.modeling.best import Best
+from pipeline.modeling.caps import Stopwatch
+from pipeline.modeling.checkpoints import CURVES, LEARNER, LOOP, WEIGHTS
 from pipeline.modeling.curves import Curves
-from pipeline.modeling.encoding import IGNORED, Encoded, EpochOrder, by_length, collate
-from pipeline.modeling.guard import check_gradient, check_loss, check_weights
-from pipeline.modeling.loading import half_precision, inference
-from pipeline.params import TrainParams
+from pipeline.modeling.guard import check_gradient, check_loss, check_measures
+from pipeline.modeling.learning.learner import Learner, Penalty
+from pipeline.modeling.micro import Room, longest_first, memory_ran_out, pieces
+from pipeline.modeling.noise import noisy_embeddings
+from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.random_state import capture, untouched
+from pipeline.modeling.rhythm import Places, Rhythm, arguments
+from pipeline.modeling.trained import read_tensors, read_trained, write_tensors, write_trained
+from pipeline.modeling.watch import Watch
+from pipeline.params.train import MachineParams, StageParams
 from pipeline.ports import Progress
 
 log = logging.getLogger(__name__)
 
-CURVES = "curves.json"
-
 
 class Loop(Trainer):  # type: ignore[misc]
-    """One training of an adapter. `run` resumes by itself from the newest whole checkpoint in `folder`."""
+    """One training of what `learner` learns. `run` resumes by itself from the newest whole checkpoint in `folder`.
+
+    penalty: added to the loss of each step. micro_rows: items in memory at once, default the stage's batch_size; halved when
+    memory runs out. max_hours: of training in all attempts. clock: seconds that only grow.
+
+    After `run`. total: steps that were planned. taken: steps that were taken. kept_step: the step after which the weights are the
+    result. stopped_early: why fewer steps were taken, None when they were not. alarms: sentences for people. measures: what the
+    learner measured at the end. hours: of all attempts.
+    """
 
     def __init__(
         self,
-        model: Any,
-        task: Task,
-        train: Encoded,
-        evaluation: Encoded,
-        params: TrainParams,
+        learner: Learner,
+        stage: StageParams,
         *,
-        pad_id: int,
         folder: Path,
         curves: Curves,
         progress: Progress,
+        penalty: Penalty | None = None,
+        micro_rows: int | None = None,
+        max_hours: float | None = None,
+        machine: MachineParams | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.task = task
-        self.params = params
+        self.learner = learner
+        self.stage = stage
         self.folder = folder
         self.curves = curves
-        self.order = EpochOrder(
-            train.lengths,
-            batch_size=params.batch_size * params.gradient_accumulation,
-            seed=params.seed,
-        )
+        self.penalty = penalty
+        self.room = Room(min(micro_rows or stage.batch_size, stage.step_rows), stage.eval_batch_size or stage.batch_size)
+        self.watch = Watch(stage.early_stopping, stage.overfitting)
+        self.stopwatch = Stopwatch(folder, max_hours, clock)
+        self.stopped_early: str | None = None
+        self.alarms: tuple[str, ...] = ()
+        self.measures: dict[str, float] = {}
+        self.per_epoch = math.ceil(len(learner.order) / stage.step_rows)
+        self.total = stage.max_steps or math.ceil(stage.epochs * self.per_epoch)
+        self.step_loss = 0.0
+        self.step_measures: dict[str, float] = {}
+        self._best = Best(folder)
         self._staging: Path | None = None
-        self._step_loss = 0.0
-        self._collate = partial(collate, pad_id=pad_id, per_token=task is Task.GENERATE)
-        self._evaluation = evaluation
         self._stop = threading.Event()
-        self.per_epoch = math.ceil(math.ceil(len(train) / params.batch_size) / params.gradient_accumulation)
-        self.total = params.max_steps or math.ceil(params.epochs * self.per_epoch)
         super().__init__(
-            model=model,
-            args=_arguments(params, folder, self.total),
-            train_dataset=train,
-            data_collator=self._collate,
-            callbacks=[_Rhythm(self, params.eval_steps or self.per_epoch, progress)],
+            model=learner.model,
+            args=arguments(stage, folder, self.total, machine or MachineParams()),
+            train_dataset=Places(len(learner.order)),
+            data_collator=list,
+            callbacks=[Rhythm(self, stage.eval_steps or self.per_epoch, progress)],
         )
         self.remove_callback(PrinterCallback)
 
-    def run(self) -> None:
-        """Train to the end, from the beginning or the newest whole checkpoint.
+    @property
+    def taken(self) -> int:
+        return int(self.state.global_step)
 
-        Raises TrainingDiverged in the step in which a number goes bad, and TryLater after a checkpoint when SIGTERM comes.
+    @property
+    def kept_step(self) -> int:
+        return self.watch.best_step if self._best.digest is not None else self.taken
+
+    @property
+    def micro_rows(self) -> int:
+        return self.room.training
+
+    @property
+    def hours(self) -> float:
+        return self.stopwatch.seconds / 3600
+
+    def run(self) -> None:
+        """Train to the end, from the beginning or the newest whole checkpoint; the model then has the weights that are kept.
+
+        Raises TrainingDiverged in the step in which a number goes bad; after a checkpoint TryLater when SIGTERM comes, and
+        CapReached when the cap of time is; Broken when memory or the disk is too small.
         """
+        with untouched():  # what is prepared may come from a cache, and then draws nothing
+            self.room.fit("training", self._prepare, step=0)
         checkpoints.sweep(self.folder)
         found = checkpoints.find_last_whole(self.folder)
         for problem in found.skipped:
             log.warning("not resuming from %s", problem)
-        if found.path is not None:
-            log.info("resuming from step %d of %d", found.step, self.total)
-            self.curves.restore(json.loads((found.path / CURVES).read_text(encoding="utf-8")))
-        if found.step >= self.total and found.path is not None:
-            # All steps are done and only what follows them was lost. The Trainer would do one step more.
-            self._load_from_checkpoint(str(found.path))
-            return
-        with self._stopping_on_sigterm():
-            self.train(resume_from_checkpoint=str(found.path) if found.path else None)
-        if self._stop.is_set() and self.state.global_step < self.total:
-            raise TryLater(f"stopped by SIGTERM at step {self.state.global_step}", fix="run again, and it goes on from there")
+        finished = found.path is not None and self._restore(found.path)
+        self.stopwatch.start()
+        if not finished:
+            self._refuse_over_cap(found.step)
+            noisy = noisy_embeddings(self.model, self.stage.neftune_alpha)
+            with self._told_what_failed(), self._stopping_on_sigterm(), noisy:
+                self.train(resume_from_checkpoint=str(found.path) if found.path else None)
+            self._check_stopped()
+        if self._best.digest is not None:
+            self._best.put_back(self.model)
+            self.curves.eval_loss = self.watch.best_loss
+        self.model.eval()
+        with untouched():
+            self.measures, alarms = self.learner.closing()
+        self.alarms = (*self.watch.alarms, *alarms)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Mean loss on the eval split, without label smoothing: over answer tokens, or over rows with accuracy (classify)."""
+        """Measures on the eval split, noted in the curves and judged: is it the best so far, is it time to stop?"""
+        step = self.taken
         self.model.eval()
-        loss, count, right = 0.0, 0, 0
-        rows = self._evaluation
-        with inference():
-            for batch in by_length(rows.lengths, self.params.batch_size):
-                inputs = self._prepare_inputs(self._collate([rows[n] for n in batch]))
-                labels = inputs.pop("labels")
-                logits = self.model(**inputs).logits.float()
-                if self.task is Task.GENERATE:
-                    logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-                loss += float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"))
-                kept = labels != IGNORED
-                count += int(kept.sum())
-                right += int((logits.argmax(-1) == labels)[kept].sum())
-        step = self.state.global_step
-        check_loss(torch.tensor(loss), step=step, what="loss on the eval split")
-        measures = {"eval_loss": loss / max(count, 1)}
-        if self.task is Task.CLASSIFY:
-            measures["eval_accuracy"] = right / max(count, 1)
+        with untouched():
+            measures = self.room.fit("evaluation", self._measure, step=step)
+        if "eval_loss" not in measures:
+            return measures
+        check_loss(torch.tensor(measures["eval_loss"]), step=step, what="loss on the eval split")
+        check_measures(measures, step=step)
         self.curves.evaluated(step, measures)
+        verdict = self.watch.evaluated(step, measures["eval_loss"])
+        if verdict.best and self.stage.keep == "best":
+            self._best.note(self.model)
+        if verdict.alarm is not None:
+            log.warning("%s", verdict.alarm)
+            self.curves.alarm(step, "overfitting", verdict.alarm)
+        if verdict.stop is not None and step < self.total:
+            log.info("stopping after step %d of %d: %s", step, self.total, verdict.stop)
+            self.stopped_early = verdict.stop
+            self.curves.flush()
+            self.control.should_save = self.control.should_training_stop = True
         return measures
 
     # What follows overrides the Trainer's own hooks.
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        result = super().compute_loss(model, inputs, *args, **kwargs)
-        check_loss(result[0] if isinstance(result, tuple) else result, step=self.state.global_step + 1)
-        return result
+    def training_step(self, model: Any, places: Sequence[int], *_: Any, **__: Any) -> torch.Tensor:
+        """Gradients of one whole step over the items at `places`, in as many pieces as memory asks for."""
+        before = capture()
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        self._step_loss += float(loss)  # micro-batches come scaled so that they add up to the step's loss
-        return loss
+        def attempt() -> float:
+            before.restore()
+            model.zero_grad()
+            return self._gradients(places)
+
+        self.step_loss = self.room.fit("training", attempt, step=self.taken)
+        return torch.tensor(self.step_loss, device=self.args.device)
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)
-        check_gradient(float(norm), model, step=self.state.global_step + 1)
+        check_gradient(float(norm), model, step=self.taken + 1)
         self._grad_norm = float(norm)
         self._rate = float(self.optimizer.param_groups[0]["lr"])
         return norm
 
-    def _get_train_sampler(self, *_: Any) -> EpochOrder:
-        return self.order
+    def get_train_dataloader(self) -> DataLoader[int]:
+        # Not prepared by accelerate: a step's items go to the learner as they are, and each process takes its share by itself.
+        return DataLoader(
+            self.train_dataset, batch_size=self.stage.step_rows, sampler=self.learner.order, collate_fn=self.data_collator
+        )
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        return 0  # the Trainer's estimate is by the shape of a batch, which a step is not
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging or self.folder)
@@ -155,29 +202,160 @@ class Loop(Trainer):  # type: ignore[misc]
         self._staging = checkpoints.staging(self.folder)
         try:
             super()._save_checkpoint(model, trial)
-            written = self._staging / f"checkpoint-{self.state.global_step}"
-            (written / CURVES).write_text(json.dumps(self.curves.state(), allow_nan=False), encoding="utf-8")
+            written = self._staging / f"checkpoint-{self.taken}"
+            self._write_own(written)
             checkpoints.commit(written, self.folder)
-        except (OSError, RuntimeError) as error:
+            checkpoints.rotate(self.folder, self.stage.keep_checkpoints)
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise Broken(
-                f"the checkpoint of step {self.state.global_step} could not be written: {error}",
+                f"the checkpoint of step {self.taken} could not be written: {error}",
                 where=str(self.folder),
                 fix="make room on the disk or raise train.save_steps, and run again: earlier checkpoints are whole",
             ) from error
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
-        checkpoints.rotate(self.folder, self.params.keep_checkpoints)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        write_weights(self.model, Path(output_dir or self.folder))
+        folder = Path(output_dir or self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_trained(self.model, folder / WEIGHTS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        tensors = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        expected = state(self.model)
-        if tensors.keys() != expected.keys() or any(tensors[k].shape != expected[k].shape for k in tensors):
-            raise Broken("the checkpoint is of another adapter", where=resume_from_checkpoint, fix="remove this folder")
-        set_peft_model_state_dict(self.model, tensors, adapter_name=NAME)
+        read_trained(self.model, Path(resume_from_checkpoint) / WEIGHTS)
+
+    # What follows is the loop's own.
+
+    def note_step(self, *, last: bool) -> None:
+        """Put the step that was just taken into the curves."""
+        self.watch.stepped(self.step_loss)
+        numbers = {"loss": self.step_loss, "learning_rate": self._rate, "grad_norm": self._grad_norm}
+        self.curves.step(self.taken, **numbers, measures=self.step_measures)
+        if last:
+            self.curves.flush()
+        self.stopwatch.note()
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """By SIGTERM or by the cap of time."""
+        return self._stop.is_set() or self.stopwatch.over
+
+    def _prepare(self) -> None:
+        self.learner.rows = self.room.training
+        self.learner.prepare()
+
+    def _gradients(self, places: Sequence[int]) -> float:
+        """Loss of a step, a unit, after its gradients are in place; its measures are then in step_measures."""
+        learner, step, others = self.learner, self.taken + 1, ranks()
+        learner.rows = self.room.training
+        others.draw_apart(self.stage.seed, step)
+        learner.begin_step(step, places)
+        self.model.train()
+        units = learner.units(places) or 1.0
+        loss = torch.zeros((), device=self.args.device)
+        sums: dict[str, float] = {}
+        mine = others.share(longest_first(places, learner.lengths(places)))
+        for piece in pieces(mine, self.room.training):
+            batch = self._prepare_inputs(learner.batch(piece))
+            with self.accelerator.autocast():
+                losses = learner.losses(batch)
+            self.accelerator.backward(losses.total / units)
+            loss += losses.total.detach().float()
+            for name, value in losses.measures.items():
+                sums[name] = sums.get(name, 0.0) + value
+            del batch, losses
+        found = others.total({"": float(loss), **{name: float(value) for name, value in sums.items()}})
+        found = {name: value / units for name, value in found.items()}
+        # Looked at once a step, so that a GPU is waited for once; nothing has been applied yet.
+        check_loss(torch.tensor(found[""]), step=step)
+        mean = found.pop("")
+        check_measures(found, step=step)
+        others.sum_gradients(self.model)
+        if self.penalty is not None:
+            found["penalty"] = self._penalise(step)
+        self.step_measures = found
+        return mean
+
+    def _penalise(self, step: int) -> float:
+        """Add the penalty's gradients, and give its value. It is of the weights alone, so each process adds the same."""
+        assert self.penalty is not None
+        penalty = self.penalty(self.model)
+        check_loss(penalty.detach(), step=step, what="penalty")
+        if penalty.requires_grad:
+            self.accelerator.backward(penalty)
+        return float(penalty)
+
+    def _measure(self) -> dict[str, float]:
+        with torch.no_grad(), self.accelerator.autocast():
+            return self.learner.evaluate(self.room.evaluation)
+
+    def _write_own(self, written: Path) -> None:
+        """Put what the Trainer does not know beside what it has written of a checkpoint."""
+        write_tensors(dict(self.learner.state()), written / LEARNER)
+        (written / CURVES).write_text(json.dumps(self.curves.state(), allow_nan=False), encoding="utf-8")
+        state = {
+            "training_rows": self.room.training,
+            "evaluation_rows": self.room.evaluation,
+            "seconds": self.stopwatch.seconds,
+            "watch": self.watch.state(),
+            "stopped_early": self.stopped_early,
+            "best": self._best.digest,
+        }
+        (written / LOOP).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+        self._best.copy_into(written)
+
+    def _restore(self, path: Path) -> bool:
+        """Take up where a checkpoint left off, but for what the Trainer reads itself. True: there is no more to train."""
+        state = json.loads((path / LOOP).read_text(encoding="utf-8"))
+        self.curves.restore(json.loads((path / CURVES).read_text(encoding="utf-8")))
+        self.learner.restore(read_tensors(path / LEARNER))
+        self.room.training = min(self.room.training, state["training_rows"])
+        self.room.evaluation = min(self.room.evaluation, state["evaluation_rows"])
+        self.stopwatch.restore(state["seconds"])
+        self.watch.restore(state["watch"])
+        self.stopped_early = state["stopped_early"]
+        self._best.restore(path, state["best"])
+        step = int(path.name.rpartition("-")[2])
+        if step < self.total and self.stopped_early is None:
+            log.info("resuming from step %d of %d", step, self.total)
+            return False
+        # All steps are done and only what follows them was lost. The Trainer would do one step more.
+        self._load_from_checkpoint(str(path))
+        self.state.global_step = step
+        return True
+
+    def _refuse_over_cap(self, step: int) -> None:
+        if self.stopwatch.over:
+            raise CapReached(
+                f"the cap of time is reached at step {step} of {self.total}, after {self.hours:.2f} hours of training",
+                where=str(self.folder),
+                fix="raise train.max_hours or train.max_cost and run again: nothing is lost, it goes on from there",
+            )
+
+    def _check_stopped(self) -> None:
+        """Raise what explains why there are steps left, if there are and no verdict ended the training."""
+        if self.taken >= self.total or self.stopped_early is not None:
+            return
+        if self._stop.is_set():
+            raise TryLater(f"stopped by SIGTERM at step {self.taken}", fix="run again, and it goes on from there")
+        self._refuse_over_cap(self.taken)
+
+    @contextlib.contextmanager
+    def _told_what_failed(self) -> Iterator[None]:
+        """A full disk or memory that halving does not help is said in our words, wherever in the step it came."""
+        try:
+            yield
+        except TunelineError:
+            raise
+        except (OSError, RuntimeError, MemoryError) as error:
+            if memory_ran_out(error):
+                fix = "tune less (lora, qlora) or take a smaller base, and run again"
+                raise Broken(f"memory ran out after step {self.taken}, beside the rows: {error}", fix=fix) from error
+            if isinstance(error, OSError):
+                fix = "make room on the disk and run again: earlier checkpoints are whole"
+                said = f"something could not be read or written after step {self.taken}: {error}"
+                raise Broken(said, where=str(self.folder), fix=fix) from error
+            raise
 
     @contextlib.contextmanager
     def _stopping_on_sigterm(self) -> Iterator[None]:
@@ -189,66 +367,3 @@ class Loop(Trainer):  # type: ignore[misc]
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-class _Rhythm(TrainerCallback):  # type: ignore[misc]
-    """When a step is noted, measured and saved. Measuring comes before saving, so that a resume repeats neither."""
-
-    def __init__(self, loop: Loop, eval_steps: int, progress: Progress) -> None:
-        self._loop = loop
-        self._eval_steps = eval_steps
-        self._progress = progress
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._loop.order.epoch = int(state.epoch or 0)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._loop._step_loss = 0.0
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        check_weights(self._loop.model, step=state.global_step + 1)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        loop, step = self._loop, state.global_step
-        last = step >= loop.total
-        loop.curves.step(step, loss=loop._step_loss, learning_rate=loop._rate, grad_norm=loop._grad_norm, last=last)
-        self._progress("training", step, loop.total)
-        stopped = loop._stop.is_set() and not last
-        control.should_evaluate = len(loop._evaluation) > 0 and (step % self._eval_steps == 0 or last)
-        control.should_save = step % loop.params.save_steps == 0 or last or stopped
-        control.should_training_stop = last or stopped
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # The Trainer acts on these flags once more at the end of an epoch: its last step would be measured and saved twice.
-        control.should_evaluate = control.should_save = False
-
-
-def _arguments(params: TrainParams, folder: Path, total: int) -> TrainingArguments:
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=total,
-        per_device_train_batch_size=params.batch_size,
-        gradient_accumulation_steps=params.gradient_accumulation,
-        learning_rate=params.learning_rate,
-        lr_scheduler_type=params.scheduler,
-        warmup_steps=math.ceil(params.warmup_share * total),
-        weight_decay=params.weight_decay,
-        adam_beta2=params.adam_beta2,
-        max_grad_norm=params.max_grad_norm,
-        label_smoothing_factor=params.label_smoothing,
-        seed=params.seed,
-        logging_strategy="no",
-        eval_strategy="no",
-        save_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,
-        log_level="error",
-        use_cpu=not torch.cuda.is_available(),
-        bf16=half_precision(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-    )
-    if arguments.device.type == "cuda":
-        arguments._n_gpu = 1  # or the Trainer spreads batches over all GPUs, and the adapter depends on how many there are
-    return arguments

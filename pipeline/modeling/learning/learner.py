@@ -43,6 +43,9 @@ class Learner(Protocol):
     model: nn.Module
     """Holds every trainable parameter; what the Trainer is given."""
     order: Order
+    rows: int
+    """At most so many items may be in memory at once. Set by the loop before prepare and before each step, and lowered when memory
+    ran out: whatever was being done (prepare, begin_step, losses) is then done again from its beginning."""
 
     def prepare(self) -> None:
         """Called once before the first step and before any resume, with the model as it starts: reference log-probabilities and
@@ -84,7 +87,7 @@ class Learner(Protocol):
         ...
 
     def closing(self) -> tuple[dict[str, float], tuple[str, ...]]:
-        """After the last step: measures for the record, and alarms, a sentence each."""
+        """At the end, the model in eval mode with the weights that are kept: measures for the record, and alarms, a sentence each."""
         ...
 
 

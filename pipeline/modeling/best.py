@@ -1,0 +1,53 @@
+"""The weights with the least loss on the eval split so far: written aside, copied into each checkpoint, put back at the end.
+
+When a step is the best is watch.py's to say. A digest goes with the file, since nothing else would notice a bad byte in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from torch import nn
+
+from pipeline.domain.record import digest_file
+from pipeline.errors import Broken
+from pipeline.modeling.checkpoints import BEST
+from pipeline.modeling.trained import read_trained, write_trained
+
+
+class Best:
+    """One file in `folder`, beside the checkpoints. digest: its SHA-256; None as long as there was no best."""
+
+    def __init__(self, folder: Path) -> None:
+        self.digest: str | None = None
+        self._path = folder / BEST
+
+    def note(self, model: nn.Module) -> None:
+        """Take the present weights."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._path.with_name(f".staging-{BEST}")
+        write_trained(model, aside)
+        aside.replace(self._path)
+        self.digest = digest_file(self._path)
+
+    def copy_into(self, checkpoint: Path) -> None:
+        """Make it part of a checkpoint. A copy, not a link: one bad byte must not reach all checkpoints."""
+        if self.digest is not None:
+            shutil.copyfile(self._path, checkpoint / BEST)
+
+    def restore(self, checkpoint: Path, digest: str | None) -> None:
+        """Go back to what was the best when a checkpoint was written."""
+        self._path.unlink(missing_ok=True)
+        self.digest = digest
+        if digest is not None:
+            shutil.copyfile(checkpoint / BEST, self._path)
+
+    def put_back(self, model: nn.Module) -> None:
+        """Give the model these weights, if there are any. Raises Broken when they are not those that were written."""
+        if self.digest is None:
+            return
+        if digest_file(self._path) != self.digest:
+            fix = "run again: the checkpoints have copies of them"
+            raise Broken("the best weights are not what was written", where=str(self._path), fix=fix)
+        read_trained(model, self._path)

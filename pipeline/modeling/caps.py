@@ -1,0 +1,72 @@
+"""How long a training has taken in all its attempts, and whether it may go on. Where money is capped it comes here as hours.
+
+Time is noted beside the checkpoints while it passes, so that of a killed attempt little is forgotten, and in each checkpoint, so
+that one that is moved takes it along. Nothing here looks at the clock of the world: only at how far it moves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_NAME = "seconds.json"
+_EVERY = 10.0
+
+
+class Stopwatch:
+    """Seconds of training, this attempt's and those before. max_hours: the cap; None: there is none."""
+
+    def __init__(self, folder: Path, max_hours: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = folder / _NAME
+        self._cap = math.inf if max_hours is None else max_hours * 3600
+        self._clock = clock
+        self._before = 0.0
+        self._start: float | None = None
+        self._noted = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of all attempts."""
+        return self._before + (self._clock() - self._start if self._start is not None else 0.0)
+
+    @property
+    def over(self) -> bool:
+        """Whether the cap is reached."""
+        return self.seconds >= self._cap
+
+    def start(self) -> None:
+        """Begin this attempt."""
+        self._before = max(self._before, self._read())
+        self._start = self._clock()
+        self._noted = self.seconds
+
+    def restore(self, seconds: float) -> None:
+        """Take over what a checkpoint says; what was noted since, by an attempt that was killed, is known better here."""
+        self._before = max(self._before, seconds)
+
+    def note(self, *, now: bool = False) -> None:
+        """Write down how much it has been, every ten seconds or `now`. For a reader there is always a whole file."""
+        if not now and self.seconds - self._noted < _EVERY:
+            return
+        self._noted = self.seconds
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._path.with_name(f".{_NAME}-{os.getpid()}")
+        aside.write_text(json.dumps(self._noted), encoding="ascii")
+        aside.replace(self._path)
+
+    def _read(self) -> float:
+        try:
+            found = float(json.loads(self._path.read_text(encoding="ascii")))
+        except FileNotFoundError:
+            return 0.0
+        except (OSError, ValueError, TypeError) as error:
+            log.warning("%s cannot be read, time is counted from the checkpoint on: %s", self._path, error)
+            return 0.0
+        return found if math.isfinite(found) and found >= 0 else 0.0
