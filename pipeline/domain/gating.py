@@ -74,8 +74,8 @@ class GateDecision(Record):
 def decide(evaluation: EvaluationReport, training: TrainingRun, policy: GatePolicy) -> GateDecision:
     """Judge one evaluation of one candidate.
 
-    Fewer test rows than the policy asks for make every check insufficient, and so does a metric that was not measured. A policy
-    that asks nothing passes nobody. An empty production stage satisfies "not worse than the champion".
+    Fewer test rows of the first metric than the policy asks for make every check insufficient, and so does a metric that was not
+    measured. A policy that asks nothing passes nobody. An empty production stage satisfies "not worse than the champion".
 
     Raises Misuse when the evaluation is not of this training's adapter, Broken when it holds impossible numbers.
     """
@@ -87,7 +87,7 @@ def decide(evaluation: EvaluationReport, training: TrainingRun, policy: GatePoli
     checks += [_better(evaluation, metric, margin) for metric, margin in sorted(policy.better_than_base.items())]
     if not (policy.thresholds or policy.not_worse_than_champion or policy.better_than_base):
         checks.append(_missing("policy", 0.0, "the policy sets no rule for any metric, so nothing was shown"))
-    if evaluation.rows < policy.min_test_rows:
+    if evaluation.primary_rows < policy.min_test_rows:
         checks = [c.model_copy(update={"verdict": Outcome.INSUFFICIENT}) for c in checks]
     return GateDecision(
         evaluation=evaluation.digest,
@@ -131,13 +131,13 @@ def _check_numbers(evaluation: EvaluationReport) -> None:
 
 
 def _enough_rows(evaluation: EvaluationReport, policy: GatePolicy) -> GateCheck:
-    enough = evaluation.rows >= max(policy.min_test_rows, 1)
+    rows = evaluation.primary_rows
     return GateCheck(
         name="min_test_rows",
-        observed=evaluation.rows,
+        observed=rows,
         bound=policy.min_test_rows,
-        verdict=Outcome.PASSED if enough else Outcome.INSUFFICIENT,
-        detail=f"{evaluation.rows} test rows, {policy.min_test_rows} are asked for",
+        verdict=Outcome.PASSED if rows >= max(policy.min_test_rows, 1) else Outcome.INSUFFICIENT,
+        detail=f"{rows} test rows, {policy.min_test_rows} are asked for",
     )
 
 
@@ -156,8 +156,8 @@ def _differs(evaluation: EvaluationReport) -> GateCheck:
 def _threshold(evaluation: EvaluationReport, metric: str, bound: float) -> GateCheck:
     name = f"thresholds.{metric}"
     seen = evaluation.metric("candidate", metric)
-    if seen is None or seen.rows < evaluation.rows:
-        return _missing(name, bound, f"{metric} was not measured on every test row")
+    if seen is None or seen.rows < max(evaluation.rows_of(metric), 1):
+        return _missing(name, bound, f"{metric} was not measured on every test row that it counts")
     verdict = _verdict(met=seen.low >= bound, missed=seen.value < bound)
     return _seen(name, seen, bound, verdict, f"{metric} {_interval(seen.value, seen)}: its lower end must reach {bound:g}")
 
@@ -168,8 +168,8 @@ def _not_worse(evaluation: EvaluationReport, metric: str, margin: float) -> Gate
     if evaluation.champion == Champion().digest:
         return GateCheck(name=name, observed=None, bound=0.0 - margin, verdict=Outcome.PASSED, detail="nobody holds production")
     seen = evaluation.comparison("champion", metric)
-    if seen is None or seen.rows < evaluation.rows:
-        return _missing(name, 0.0 - margin, f"{metric} was not compared with the champion on every test row")
+    if seen is None or seen.rows < max(evaluation.rows_of(metric), 1):
+        return _missing(name, 0.0 - margin, f"{metric} was not compared with the champion on every test row that it counts")
     verdict = _verdict(met=seen.low > -margin, missed=seen.difference < -margin)
     told = f"{metric} against the champion {_interval(seen.difference, seen)}: its lower end must be above {0.0 - margin:g}"
     return _seen(name, seen, 0.0 - margin, verdict, told)
@@ -178,8 +178,8 @@ def _not_worse(evaluation: EvaluationReport, metric: str, margin: float) -> Gate
 def _better(evaluation: EvaluationReport, metric: str, margin: float) -> GateCheck:
     name = f"better_than_base.{metric}"
     seen = evaluation.comparison("base", metric)
-    if seen is None or seen.rows < evaluation.rows:
-        return _missing(name, margin, f"{metric} was not compared with the bare base on every test row")
+    if seen is None or seen.rows < max(evaluation.rows_of(metric), 1):
+        return _missing(name, margin, f"{metric} was not compared with the bare base on every test row that it counts")
     verdict = _verdict(met=seen.low > margin, missed=seen.difference < margin)
     told = f"{metric} against the bare base {_interval(seen.difference, seen)}: its lower end must be above {margin:g}"
     return _seen(name, seen, margin, verdict, told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from pipeline.domain.model import Comparison, MetricValue, SliceValue
 from pipeline.errors import Broken
 from pipeline.evaluation.metrics import METRICS, Metric, metric
 from pipeline.evaluation.rows import SplitRows
-from pipeline.evaluation.statistics import Bootstrap, Interval, Numbers, Statistic, mean, paired_bootstrap
+from pipeline.evaluation.statistics import Interval, Numbers, Statistic, mean, paired_bootstrap
 
 SLICE_VALUES = 30
 """Of a field, at most this many values are reported: those with the most rows."""
@@ -44,26 +45,35 @@ def measure(
 ) -> Measured:
     """Measure all subjects of `answers` (candidate, champion, base; an answer a row) with `metrics`, the first being primary.
 
-    The candidate is compared with each of the others on every metric, paired by row and resampled by group. Besides the
-    metrics, the candidate gets DIFFERS_FROM_BASE when the base is there. Raises Broken when a subject did not answer every row.
+    A metric counts the rows of its own kinds. The candidate is compared with each of the others on every metric, paired by row
+    and resampled by group. Besides the metrics, the candidate gets DIFFERS_FROM_BASE, over all rows, when the base is there.
+    Raises Broken when a subject did not answer every row.
     """
     for subject, given in answers.items():
         if len(given) != len(rows):
             raise Broken(f"{subject} gave {len(given)} answers to {len(rows)} test rows")
     chosen = [metric(name) for name in dict.fromkeys(metrics)]
-    statistics: dict[tuple[str, str], Statistic] = {
-        (subject, m.name): m.statistic(rows.expected, given) for subject, given in answers.items() for m in chosen
-    }
-    if "candidate" in answers and "base" in answers:
-        statistics["candidate", DIFFERS_FROM_BASE] = _differing(answers["candidate"], answers["base"])
+    drawn = partial(paired_bootstrap, resamples=resamples, confidence=confidence, seed=seed)
     others = [subject for subject in answers if subject != "candidate"] if "candidate" in answers else []
-    pairs = [(("candidate", m.name), (other, m.name)) for other in others for m in chosen]
-    found = paired_bootstrap(statistics, rows.groups, pairs=pairs, resamples=resamples, confidence=confidence, seed=seed)
+    values: dict[tuple[str, str], Interval] = {}
+    differences: dict[tuple[str, str], Interval] = {}
+    scores: dict[tuple[str, str], Numbers] = {}
+    for measured in chosen:
+        places = rows.places(measured.kinds)
+        counted, said = rows.only(places), {subject: [given[at] for at in places] for subject, given in answers.items()}
+        statistics = {subject: measured.statistic(counted.expected, given) for subject, given in said.items()}
+        found = drawn(statistics, counted.groups, pairs=[("candidate", other) for other in others])
+        values |= {(subject, measured.name): interval for subject, interval in found.values.items()}
+        differences |= {(other, measured.name): interval for (_, other), interval in found.differences.items()}
+        scores |= _row_scores(measured, counted, said, places, len(rows))
+    if "candidate" in answers and "base" in answers:
+        differs = {"candidate": _differing(answers["candidate"], answers["base"])}
+        values["candidate", DIFFERS_FROM_BASE] = drawn(differs, rows.groups).values["candidate"]
     return Measured(
-        values={subject: _values(subject, found) for subject in answers},
-        comparisons=tuple(_comparison(first, second, interval) for (first, second), interval in found.differences.items()),
+        values={subject: _values(subject, values) for subject in answers},
+        comparisons=tuple(_comparison(m.name, other, differences[other, m.name]) for other in others for m in chosen),
         slices=tuple(_slices(rows, answers, chosen[0], slices, resamples=resamples, confidence=confidence, seed=seed)),
-        scores=_row_scores(rows, answers, chosen),
+        scores=scores,
     )
 
 
@@ -80,22 +90,28 @@ def _differing(candidate: Sequence[str], base: Sequence[str]) -> Statistic:
 
 
 def _row_scores(
-    rows: SplitRows, answers: Mapping[str, Sequence[str]], metrics: Sequence[Metric]
+    measured: Metric, counted: SplitRows, said: Mapping[str, Sequence[str]], places: Sequence[int], rows: int
 ) -> dict[tuple[str, str], Numbers]:
-    scores = {(subject, m.name): m.scores(rows.expected, given) for subject, given in answers.items() for m in metrics}
-    return {key: found for key, found in scores.items() if found is not None}
+    """Scores of (subject, metric), a row of the test split each: NaN for those that the metric does not count."""
+    scores = {}
+    for subject, given in said.items():
+        found = measured.scores(counted.expected, given)
+        if found is not None:
+            scores[subject, measured.name] = spread = np.full(rows, np.nan)
+            spread[list(places)] = found
+    return scores
 
 
-def _values(subject: str, found: Bootstrap[tuple[str, str]]) -> tuple[MetricValue, ...]:
+def _values(subject: str, found: Mapping[tuple[str, str], Interval]) -> tuple[MetricValue, ...]:
     return tuple(
         MetricValue(metric=name, value=i.value, low=i.low, high=i.high, rows=i.rows)
-        for (whose, name), i in found.values.items()
+        for (whose, name), i in found.items()
         if whose == subject
     )
 
 
-def _comparison(first: tuple[str, str], second: tuple[str, str], found: Interval) -> Comparison:
-    return Comparison(metric=first[1], other=second[0], difference=found.value, low=found.low, high=found.high, rows=found.rows)
+def _comparison(metric: str, other: str, found: Interval) -> Comparison:
+    return Comparison(metric=metric, other=other, difference=found.value, low=found.low, high=found.high, rows=found.rows)
 
 
 def _slices(
@@ -108,7 +124,8 @@ def _slices(
     confidence: float,
     seed: int,
 ) -> Iterator[SliceValue]:
-    used = slice_metric(primary)
+    used, places = slice_metric(primary), rows.places(primary.kinds)
+    rows, answers = rows.only(places), {subject: [given[at] for at in places] for subject, given in answers.items()}
     scores = {subject: used.scores(rows.expected, given) for subject, given in answers.items()}
     groups = np.array(rows.groups, dtype=object)
     pairs = [("candidate", other) for other in answers if other != "candidate"] if "candidate" in answers else []
@@ -135,5 +152,5 @@ def _slices(
                     low=seen.low,
                     high=seen.high,
                     rows=number,
-                    comparison=_comparison(("candidate", used.name), (subject, used.name), lead) if lead else None,
+                    comparison=_comparison(used.name, subject, lead) if lead else None,
                 )

@@ -30,16 +30,22 @@ class Confusion:
 
 
 def flips(predictions: Predictions, metric: Metric, other: str) -> Flips:
-    """Rows on which candidate and `other` score differently by a per-row metric."""
-    ours = metric.scores(predictions.expected, predictions.answers["candidate"])
-    theirs = metric.scores(predictions.expected, predictions.answers[other])
-    if ours is None or theirs is None:
-        return Flips((), ())
-    gains = [(float(a - b), row) for row, (a, b) in enumerate(zip(ours, theirs, strict=True))]
+    """Rows on which candidate and `other` score differently by a per-row metric; rows that it does not count are neither."""
+    ours, theirs = (_scores(predictions, metric, subject) for subject in ("candidate", other))
+    pairs = enumerate(zip(ours, theirs, strict=True))
+    gains = [(a - b, row) for row, (a, b) in pairs if a is not None and b is not None]
     return Flips(
         won=tuple(row for gain, row in sorted(gains, key=lambda g: (-g[0], g[1])) if gain > 0),
         lost=tuple(row for gain, row in sorted(gains) if gain < 0),
     )
+
+
+def _scores(predictions: Predictions, metric: Metric, subject: str) -> Sequence[float | None]:
+    """Those that were measured, else (accuracy, where macro-F1 was asked for) those of all rows."""
+    if (subject, metric.name) in predictions.scores:
+        return predictions.scores[subject, metric.name]
+    found = metric.scores(predictions.expected, predictions.answers[subject])
+    return [None] * len(predictions.ids) if found is None else found.tolist()
 
 
 def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:

@@ -1,7 +1,7 @@
 """What is measured on one answer, and how it adds up. Plain strings in, plain numbers out; no model and no file enters here.
 
-Every metric is between 0 and 1, more is better. Per-row metrics average over rows; macro-F1 is a function of the whole
-confusion and has no per-row score.
+Every metric is between 0 and 1, more is better, and counts the rows of its own kinds alone. Per-row metrics average over rows;
+macro-F1 is a function of the whole confusion and has no per-row score.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from pipeline.domain.data import Task
+from pipeline.domain.data import ExampleKind
 from pipeline.errors import Broken, Misuse
+from pipeline.evaluation.likelihoods import PAIRED, prefers_chosen, text_likelihood
 from pipeline.evaluation.statistics import Numbers, Statistic, mean, point
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
@@ -26,12 +27,13 @@ _TOKENS = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One entry of METRICS. `row` scores one (expected, answer) pair; None for metrics of the whole confusion."""
+    """One entry of METRICS. kinds: of the rows that it counts. row: scores one (expected, answer); None where it takes the whole
+    confusion."""
 
     name: str
     title: str
     definition: str
-    tasks: frozenset[Task]
+    kinds: frozenset[ExampleKind]
     row: Callable[[str, str], float] | None
 
     def scores(self, expected: Sequence[str], answers: Sequence[str]) -> Numbers | None:
@@ -146,7 +148,8 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-_ANSWERS, _LABELS = frozenset({Task.GENERATE}), frozenset({Task.CLASSIFY})
+_ANSWERS = frozenset({ExampleKind.ANSWER, ExampleKind.CALL})
+_LABELS, _TEXTS = frozenset({ExampleKind.LABEL}), frozenset({ExampleKind.TEXT})
 
 METRICS = MappingProxyType(
     {
@@ -155,6 +158,8 @@ METRICS = MappingProxyType(
             Metric("exact_match", "Exact match", "same text up to whitespace", _ANSWERS, exact_match),
             Metric("token_f1", "Token F1", "overlap of the bags of words", _ANSWERS, token_f1),
             Metric("json_valid", "Valid JSON", "the answer is one JSON value", _ANSWERS, json_valid),
+            Metric("prefers_chosen", "Prefers chosen", "finds the better answer likelier, a token", PAIRED, prefers_chosen),
+            Metric("text_likelihood", "Text likelihood", "mean over texts of 1 / perplexity", _TEXTS, text_likelihood),
             Metric("accuracy", "Accuracy", "right label", _LABELS, accuracy),
             Metric("macro_f1", "Macro F1", "mean F1 of the labels in the test split", _LABELS, None),
         )

@@ -1,7 +1,8 @@
 """Test rows and training curves in, predictions in and out: the only module of this room that reads and writes files.
 
 `predictions.parquet` has one row a test row, in the order of the test file: id, group, expected, one column of answers a
-subject (`candidate`, `champion`, `base`), and one column a subject and per-row metric (`candidate_exact_match`, …).
+subject (`candidate`, `champion`, `base`), and one column a subject and per-row metric (`candidate_exact_match`, …), empty where
+the metric does not count the row.
 """
 
 from __future__ import annotations
@@ -44,16 +45,27 @@ class SplitRows:
             return list(self.sources)
         return [None if (value := json.loads(meta).get(name)) is None else str(value) for meta in self.meta]
 
+    def places(self, kinds: Collection[str]) -> list[int]:
+        """The numbers of the rows that are of `kinds`; of all rows where nothing is known of their kinds."""
+        return [at for at, kind in enumerate(self.kinds) if kind in kinds] if self.kinds else list(range(len(self)))
+
+    def only(self, places: Sequence[int]) -> SplitRows:
+        """The rows at `places`."""
+        if len(places) == len(self):
+            return self
+        columns = (self.ids, self.groups, self.inputs, self.expected, self.meta, self.sources, self.kinds)
+        return SplitRows(*([column[at] for at in places] if column else [] for column in columns))
+
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What predictions.parquet holds: answers[subject] and scores[subject, metric], a value a row."""
+    """What predictions.parquet holds: answers[subject] and scores[subject, metric], a value a row (None: it is not counted)."""
 
     ids: list[str]
     groups: list[str]
     expected: list[str]
     answers: dict[str, list[str]]
-    scores: dict[tuple[str, str], list[float]]
+    scores: dict[tuple[str, str], list[float | None]]
 
 
 def read_split(folder: Path, side: SplitSide, kinds: Collection[str] | None = None) -> SplitRows:
@@ -81,7 +93,7 @@ def read_split(folder: Path, side: SplitSide, kinds: Collection[str] | None = No
 def write_predictions(
     folder: Path, rows: SplitRows, answers: Mapping[str, Sequence[str]], scores: Mapping[tuple[str, str], Numbers]
 ) -> FileDigest:
-    """Write `folder`/predictions.parquet and describe it. The same rows and answers give the same bytes."""
+    """Write `folder`/predictions.parquet and describe it; NaN is no score. The same rows and answers give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -89,7 +101,8 @@ def write_predictions(
         name: pa.array(values, pa.string())
         for name, values in {"id": rows.ids, "group": rows.groups, "expected": rows.expected, **answers}.items()
     }
-    columns |= {f"{subject}_{metric}": pa.array(values, pa.float64()) for (subject, metric), values in scores.items()}
+    for (subject, metric), values in scores.items():
+        columns[f"{subject}_{metric}"] = pa.array(values, pa.float64(), from_pandas=True)
     path = folder / "predictions.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pa.table(columns), path, compression="zstd")

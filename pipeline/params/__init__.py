@@ -70,10 +70,11 @@ class ValidateParams(Section):
 
 class EvaluateParams(Section):
     metrics: Annotated[
-        tuple[Literal["exact_match", "token_f1", "accuracy", "macro_f1", "json_valid"], ...],
+        tuple[Literal["exact_match", "token_f1", "json_valid", "prefers_chosen", "text_likelihood", "accuracy", "macro_f1"], ...],
         Field(min_length=1, strict=False),
     ] = ("exact_match", "token_f1")
-    """The first is the primary one."""
+    """The first is the primary one. Each counts the test rows of its own kinds: prefers_chosen those of preference and ranking,
+    text_likelihood texts, accuracy and macro_f1 labels, the others answers and calls. docs/metrics.md has the table."""
     slices: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Fields (label, source, or any metadata field) to break the primary metric down by."""
     batch_size: Count = 32
@@ -85,7 +86,7 @@ class EvaluateParams(Section):
 
 class GateParams(Section):
     min_test_rows: Count = 100
-    """Fewer are insufficient, which never passes."""
+    """Fewer that the primary metric counts are insufficient, which never passes."""
     thresholds: dict[str, float] = {}
     """Metric: the least value; the lower end of the interval must reach it."""
     not_worse_than_champion: dict[str, Annotated[float, Field(ge=0)]] = {}
@@ -137,8 +138,8 @@ class Params(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
         problems: list[str] = []
-        wrong = {"generate": {"accuracy", "macro_f1"}, "classify": {"exact_match", "token_f1", "json_valid"}}[self.model.task]
-        for metric in wrong.intersection(self.evaluate.metrics):
+        labels = {"accuracy", "macro_f1"}
+        for metric in (m for m in self.evaluate.metrics if (m in labels) is not (self.model.task is Task.CLASSIFY)):
             problems.append(f"evaluate.metrics: {metric} does not fit the task {self.model.task}")
         for key in ("thresholds", "not_worse_than_champion", "better_than_base"):
             for metric in getattr(self.gate, key):

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from pipeline.domain.model import Champion, EvaluationReport, Subject, TrainingR
 from pipeline.domain.record import describe_files, digest_value, first_difference
 from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.evaluation.comparison import measure
+from pipeline.evaluation.likelihoods import WEIGHED, weigh
+from pipeline.evaluation.metrics import metric
 from pipeline.evaluation.rows import SplitRows, read_split, write_predictions
 from pipeline.params import EvaluateParams, ModelParams
 from pipeline.ports import Progress, silent
@@ -25,8 +28,9 @@ from pipeline.ports import Progress, silent
 if TYPE_CHECKING:
     from pipeline.modeling.generate import Subjects
 
-Answer = Callable[[str, list[str]], Sequence[str]]
-"""Given a subject (candidate, champion or base) and the inputs of all test rows: its answers, or labels, one a row."""
+Answer = Callable[[str, SplitRows], Sequence[str]]
+"""Given a subject (candidate, champion or base) and the test rows: its answers, labels, or log-probabilities (see
+evaluation/likelihoods.py), one a row."""
 
 CENTROID_ROWS = 50
 """Training rows a label that the bare base's labels are made of: more move the means little and cost an embedding each."""
@@ -48,13 +52,14 @@ def evaluate(
 ) -> EvaluationReport:
     """Evaluate the adapter of `training` and leave evaluation.json, predictions.parquet and metrics.json in `out`.
 
-    data: folder of the splits record. base: folder of the base model. champion_adapter: the champion's adapter folder, None when
-    nobody holds production. An empty test split is no error: the report then says rows=0, which the gate calls insufficient.
+    Asked are the test rows of the kinds that the metrics count; none is no error: the report then says rows=0, which the gate
+    calls insufficient. data: folder of the splits record. base: folder of the base model. champion_adapter: the champion's
+    adapter folder, None when nobody holds production.
 
     Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one.
     """
     check_inputs(training, champion, splits, model, adapter=adapter, champion_adapter=champion_adapter)
-    rows = read_split(data, splits.test, LEARNED_KINDS[model.task])
+    rows = read_split(data, splits.test, asked_kinds(params.metrics))
     answer: Answer = _nobody
     if len(rows):
         held = champion_adapter if champion.adapter_digest is not None else None
@@ -62,8 +67,10 @@ def evaluate(
         if ExampleKind.CALL in rows.kinds:
             # Compared is what is said, and a model says a call as the candidate's template spells it.
             rows = replace(rows, expected=subjects.spelled(rows.inputs, rows.expected, rows.kinds))
-        ask = _labels if model.task is Task.CLASSIFY else _answers
-        answer = ask(subjects, splits, params, data, progress)
+        if model.task is Task.CLASSIFY:
+            texts, labels = _labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
+            subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
+        answer = answering(subjects, params, progress)
     return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out)
 
 
@@ -81,7 +88,7 @@ def evaluate_rows(
     subjects = {"candidate": training.adapter_digest, "base": training.base.digest}
     if champion.adapter_digest is not None:
         subjects = {"candidate": training.adapter_digest, "champion": champion.adapter_digest, "base": training.base.digest}
-    answers = {name: list(answer(name, rows.inputs)) if len(rows) else [] for name in subjects}
+    answers = {name: list(answer(name, rows)) if len(rows) else [] for name in subjects}
     measured = measure(
         rows,
         answers,
@@ -98,6 +105,7 @@ def evaluate_rows(
         splits=splits.digest,
         test=splits.test.sha256,
         rows=len(rows),
+        counted={name: number for name in params.metrics if (number := len(rows.places(metric(name).kinds))) < len(rows)},
         subjects=tuple(
             Subject(name=name, identity=identity, metrics=measured.values[name]) for name, identity in subjects.items()
         ),
@@ -170,23 +178,35 @@ def _load(training: TrainingRun, model: ModelParams, *, base: Path, adapter: Pat
     return subjects
 
 
-def _answers(subjects: Subjects, splits: Splits, params: EvaluateParams, data: Path, progress: Progress) -> Answer:
-    def answer(name: str, inputs: list[str]) -> list[str]:
+def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = silent) -> Answer:
+    """How loaded subjects are asked: labelled rows for a label, pairs and texts for what they weigh, the others for an answer."""
+
+    def log_probs(name: str, inputs: list[str], outputs: list[str]) -> Sequence[float]:
+        return list(subjects.log_probs(name, inputs, outputs, batch_size=params.batch_size, progress=progress))
+
+    def ask(name: str, rows: SplitRows) -> list[str]:
+        if rows.kinds[0] == ExampleKind.LABEL:
+            found = subjects.predict(name, rows.inputs, batch_size=params.batch_size, progress=progress)
+            return [prediction.label for prediction in found]
+        if rows.kinds[0] in WEIGHED:
+            return weigh(rows.inputs, rows.expected, rows.kinds, partial(log_probs, name))
         options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
-        return subjects.answers(name, inputs, progress=progress, **options)
+        return subjects.answers(name, rows.inputs, progress=progress, **options)
+
+    def answer(name: str, rows: SplitRows) -> list[str]:
+        said = [""] * len(rows)
+        for kinds in ({ExampleKind.LABEL}, WEIGHED, {ExampleKind.ANSWER, ExampleKind.CALL}):
+            places = rows.places(kinds)
+            for at, given in zip(places, ask(name, rows.only(places)) if places else (), strict=True):
+                said[at] = given
+        return said
 
     return answer
 
 
-def _labels(subjects: Subjects, splits: Splits, params: EvaluateParams, data: Path, progress: Progress) -> Answer:
-    texts, labels = _labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
-    subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
-
-    def answer(name: str, inputs: list[str]) -> list[str]:
-        found = subjects.predict(name, inputs, batch_size=params.batch_size, progress=progress)
-        return [prediction.label for prediction in found]
-
-    return answer
+def asked_kinds(metrics: Sequence[str]) -> frozenset[ExampleKind]:
+    """The kinds of row that any of `metrics` counts."""
+    return frozenset[ExampleKind]().union(*(metric(name).kinds for name in metrics))
 
 
 def _labelled(train: SplitRows) -> tuple[list[str], list[str]]:
@@ -200,7 +220,7 @@ def _labelled(train: SplitRows) -> tuple[list[str], list[str]]:
     return [train.inputs[at] for at in chosen], [train.expected[at] for at in chosen]
 
 
-def _nobody(name: str, inputs: list[str]) -> list[str]:
+def _nobody(name: str, rows: SplitRows) -> list[str]:
     """Answers an empty test split, for which no model need be loaded."""
     return []
 

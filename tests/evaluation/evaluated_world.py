@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from pipeline.domain.curated import Frozen, SplitFile, Splits, SplitSide
-from pipeline.domain.data import Example, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot, example_id
-from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, TrainingRun
+from pipeline.domain.data import Example, ExampleKind, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot, example_id
+from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, StageRun, Starts, TrainingRun
 from pipeline.domain.record import canonical_json, describe_files, digest_file, digest_value
+from pipeline.domain.tuning import Objective, Tuner
 from pipeline.evaluation.rows import SplitRows, read_split
 from pipeline.params import EvaluateParams
 from pipeline.steps.evaluate import evaluate_rows
@@ -45,9 +46,9 @@ class World:
         """Answer the given share of rows rightly, picked by the seed and the subject, the others with the next label."""
         wrong = dict(zip(LABELS, (*LABELS[1:], LABELS[0]), strict=True))
 
-        def answer(subject: str, inputs: list[str]) -> list[str]:
-            assert inputs == self.rows.inputs
-            rows = len(inputs)
+        def answer(subject: str, asked: SplitRows) -> list[str]:
+            assert asked == self.rows
+            rows = len(asked)
             hit = set(random.Random(f"{seed} {subject}").sample(range(rows), round(right[subject] * rows)))
             return [e if at in hit else wrong[e] for at, e in enumerate(self.rows.expected)]
 
@@ -112,10 +113,31 @@ def make_training(adapter: Path, splits: Splits, task: Task = Task.CLASSIFY, **c
         "train_rows": 1000,
         "trainable_parameters": 12345,
         "versions": {"torch": "2.13.0"},
-        "starts": "5" * 64,
-        "stages": (),
+        "starts": Starts().digest,
+        "stages": (_stage(),),
     }
     return TrainingRun(**(values | changes))
+
+
+def _stage() -> StageRun:
+    return StageRun(
+        name="classify",
+        objective=Objective.CLASSIFY,
+        tuner=Tuner.LORA,
+        start="a" * 64,
+        start_from="base",
+        adapter_digest="b" * 64,
+        steps=40,
+        kept_step=40,
+        train_loss=0.4,
+        eval_loss=0.5,
+        train_rows=1000,
+        trainable_parameters=12345,
+        counts={},
+        measures={"eval_accuracy": 0.9},
+        alarms=("the loss on eval rises from step 30",),
+        machine={},
+    )
 
 
 def other_training(world: World) -> TrainingRun:
@@ -129,4 +151,5 @@ def without_champion(world: World) -> World:
 def _example(at: int) -> Example:
     label, text = LABELS[at % len(LABELS)], f"ticket number {at}, please help"
     meta = canonical_json({"channel": ("mail", "chat", "phone")[at % 3]} if at % 5 else {})
-    return Example(example_id(text, label), digest_value(text)[:32], text, label, meta, "week1.jsonl", at + 1)
+    ids = example_id(text, label), digest_value(text)[:32]
+    return Example(*ids, text, label, meta, "week1.jsonl", at + 1, ExampleKind.LABEL)

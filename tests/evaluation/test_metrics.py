@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.errors import Broken, Misuse
+from pipeline.evaluation.likelihoods import WEIGHED
 from pipeline.evaluation.metrics import METRICS, exact_match, json_valid, macro_f1, metric, token_f1
 from pipeline.params import EvaluateParams
 
+SAID = sorted(name for name, m in METRICS.items() if not m.kinds & WEIGHED)
+"""Metrics of what was answered; those of what was weighed are test_likelihoods.py's."""
 LABELS = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcdef")), min_size=1, max_size=60)
 
 
@@ -88,7 +92,7 @@ def test_macro_f1_by_hand() -> None:
     assert macro_f1(["a", "b", "b", "c"], ["a", "a", "b", "x"]) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
 
 
-@given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_size=20), st.sampled_from(sorted(METRICS)))
+@given(st.lists(st.tuples(st.text(max_size=12), st.text(max_size=12)), max_size=20), st.sampled_from(SAID))
 def test_every_metric_is_a_finite_share(rows: list[tuple[str, str]], name: str) -> None:
     expected, answers = [e for e, _ in rows], [a for _, a in rows]
     value = METRICS[name].value(expected, answers)
@@ -110,3 +114,9 @@ def test_wrong_use_is_said() -> None:
         METRICS["accuracy"].value(["a", "b"], ["a"])
     with pytest.raises(Broken, match="1 answers were given to 2 rows"):
         macro_f1(["a", "b"], ["a"])
+
+
+def test_the_page_on_metrics_has_each_with_the_rows_that_it_counts() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    cells = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| `")]
+    assert {name.strip("`"): set(kinds.split(", ")) for name, kinds in cells} == {m.name: set(m.kinds) for m in METRICS.values()}

@@ -208,7 +208,9 @@ def test_report_tells_the_whole_story(world: World) -> None:
         "please help",
         "week1.jsonl",
         world.splits.digest[:12],
-        "12345 trainable parameters",
+        "12345",
+        "eval_accuracy 0.9",
+        "the loss on eval rises from step 30",
         "train.learning_rate",
         "torch",
     ):
