@@ -31,7 +31,7 @@ from pipeline.modeling.caps import Stopwatch
 from pipeline.modeling.checkpoints import CURVES, LEARNER, LOOP, WEIGHTS
 from pipeline.modeling.curves import Curves
 from pipeline.modeling.guard import check_gradient, check_loss, check_measures
-from pipeline.modeling.learning.learner import Learner, Penalty
+from pipeline.modeling.learning.learner import Learner, OwnRates, Penalty
 from pipeline.modeling.micro import Room, longest_first, memory_ran_out, pieces
 from pipeline.modeling.noise import noisy_embeddings
 from pipeline.modeling.parallel.ranks import ranks
@@ -178,6 +178,17 @@ class Loop(Trainer):  # type: ignore[misc]
 
         self.step_loss = self.room.fit("training", attempt, step=self.taken)
         return torch.tensor(self.step_loss, device=self.args.device)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        optimizer = super().create_optimizer(model)
+        if isinstance(self.learner, OwnRates):
+            rates = {id(weight): self.learner.rate(name) for name, weight in self.model.named_parameters()}
+            optimizer.param_groups[:] = [
+                {**group, "params": [w for w in group["params"] if rates[id(w)] == rate], "lr": rate or group["lr"]}
+                for group in optimizer.param_groups
+                for rate in dict.fromkeys(rates[id(weight)] for weight in group["params"])
+            ]
+        return optimizer
 
     def _clip_grad_norm(self, model: Any) -> Any:
         norm = super()._clip_grad_norm(model)

@@ -23,8 +23,10 @@ def noisy_embeddings(model: Any, alpha: float | None) -> Iterator[None]:
     seen: dict[str, Any] = {}
 
     def look(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        seen.clear()
-        seen.update({name: kwargs.get(name) for name in ("attention_mask", "position_ids")})
+        said = {name: kwargs[name] for name in ("attention_mask", "position_ids") if kwargs.get(name) is not None}
+        if said:
+            seen.clear()
+            seen.update(said)
 
     def disturb(module: nn.Module, _: Any, embedded: torch.Tensor) -> torch.Tensor | None:
         if not (module.training and torch.is_grad_enabled()):
@@ -34,10 +36,10 @@ def noisy_embeddings(model: Any, alpha: float | None) -> Iterator[None]:
         noise = torch.empty_like(embedded, dtype=torch.float32).uniform_(-1, 1) * scale.unsqueeze(-1)
         return embedded + noise.to(embedded.dtype)
 
-    handles = [
-        model.register_forward_pre_hook(look, with_kwargs=True),
-        model.get_input_embeddings().register_forward_hook(disturb),
-    ]
+    # A learner asks its model through any of its wrappers; the outermost that is asked knows the mask before tokens are embedded.
+    asked = [module for module in model.modules() if hasattr(module, "get_input_embeddings")]
+    handles = [module.register_forward_pre_hook(look, with_kwargs=True) for module in asked]
+    handles.append(model.get_input_embeddings().register_forward_hook(disturb))
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -44,8 +44,8 @@ class Learner(Protocol):
     """Holds every trainable parameter; what the Trainer is given."""
     order: Order
     rows: int
-    """At most so many items may be in memory at once. Set by the loop before prepare and before each step, and lowered when memory
-    ran out: whatever was being done (prepare, begin_step, losses) is then done again from its beginning."""
+    """At most so many items may be in memory at once. The loop sets it before prepare and before each step, and lowers it when
+    memory ran out: what was being done (prepare; begin_step and what follows it) is then done again from its beginning."""
 
     def prepare(self) -> None:
         """Called once before the first step and before any resume, with the model as it starts: reference log-probabilities and
@@ -87,7 +87,16 @@ class Learner(Protocol):
         ...
 
     def closing(self) -> tuple[dict[str, float], tuple[str, ...]]:
-        """At the end, the model in eval mode with the weights that are kept: measures for the record, and alarms, a sentence each."""
+        """At the end, with the weights that are kept and in eval mode: measures for the record, and alarms, a sentence each."""
+        ...
+
+
+@runtime_checkable
+class OwnRates(Protocol):
+    """A learner of which some parameters have a learning rate of their own; the scheduler moves it as it does the stage's."""
+
+    def rate(self, name: str) -> float | None:
+        """Of the parameter of `model` that is called so; None: the stage's."""
         ...
 
 
