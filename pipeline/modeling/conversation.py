@@ -64,3 +64,39 @@ def answer_message(output: str, kind: str = ExampleKind.ANSWER) -> Message:
         said = json.loads(output)
         return {"role": "assistant", "content": said["content"], "tool_calls": said["tool_calls"]}
     return {"role": "assistant", "content": output}
+
+
+def answers_of(output: str, kind: str) -> list[list[Message]]:
+    """The ways in which a conversation goes on by an example's output, best first, messages each. One for the kinds answer, call and
+    feedback, two for a preference, any number for a ranking.
+
+    Raises BadInput when the output is not what its kind holds (see domain.data.ExampleKind).
+    """
+    if kind in (ExampleKind.ANSWER, ExampleKind.CALL):
+        return [[answer_message(output, kind)]]
+    said = _judged(output, kind)
+    try:
+        if kind == ExampleKind.PREFERENCE:
+            sides = [said["chosen"], said["rejected"]]
+            if all(side and side[-1]["role"] == "assistant" for side in sides):
+                return sides
+            raise ValueError("both sides must end with the assistant's message")
+        texts = [said["answer"]] if kind == ExampleKind.FEEDBACK else said["answers"]
+        return [[{"role": "assistant", "content": text}] for text in texts]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"an output of the kind {kind} lacks what belongs to it: {error}", where=output[:80]) from error
+
+
+def is_good(output: str) -> bool:
+    """Whether an example of the kind feedback says that its answer is good."""
+    return bool(_judged(output, ExampleKind.FEEDBACK).get("good"))
+
+
+def _judged(output: str, kind: str) -> dict[str, Any]:
+    try:
+        said = json.loads(output)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"an output of the kind {kind} is not JSON: {error}", where=output[:80]) from error
+    if not isinstance(said, dict):
+        raise BadInput(f"an output of the kind {kind} is not a JSON object", where=output[:80])
+    return said

@@ -26,6 +26,7 @@ from pipeline.modeling.conversation import (
     answer_message,
     parse_conversation,
 )
+from pipeline.modeling.rows import IGNORED
 
 _PROBE: Message = {"role": "user", "content": "hello"}
 _PROBE_ANSWER = "ok"
@@ -33,10 +34,12 @@ _PROBE_ANSWER = "ok"
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One training text in ids: `prompt`, then `answer`, whose last id is the end token."""
+    """One training text in ids: `prompt`, then `answer`, whose last id is the end token. labels: what of the answer is learned, an
+    id each, IGNORED where others speak in between."""
 
     prompt: list[int]
     answer: list[int]
+    labels: list[int]
 
 
 class ChatTemplate:
@@ -71,20 +74,30 @@ class ChatTemplate:
         template does not write them.
         """
         answers = [answer_message(*row) for row in (zip(outputs, kinds, strict=True) if kinds else zip(outputs))]
-        if any("tool_calls" in answer for answer in answers):
+        return self.continued(inputs, [[answer] for answer in answers])
+
+    def continued(self, inputs: Sequence[str], continuations: Sequence[Sequence[Message]]) -> list[Rendered | None]:
+        """The same for conversations that go on with several messages each, the last of them the assistant's. All that the
+        assistant says in them is learned; what others say in between is not."""
+        if any("tool_calls" in message for messages in continuations for message in messages):
             self._check_tools()
         said = self._parsed(inputs)
-        prompts = [self._prompt(one) for one in said]
-        wholes = [self._whole(one, answer) for one, answer in zip(said, answers, strict=True)]
-        for prompt, whole in zip(prompts, wholes, strict=True):
-            if not whole.startswith(prompt):
-                raise _not_a_prefix(prompt, whole)
-        rendered: list[Rendered | None] = []
-        for prompt_ids, whole_ids in zip(self._ids(prompts), self._ids(wholes), strict=True):
-            answer = self._close(whole_ids[len(prompt_ids) :])
-            fits = whole_ids[: len(prompt_ids)] == prompt_ids and len(answer) > 1
-            rendered.append(Rendered(prompt_ids, answer) if fits else None)
-        return rendered
+        texts: list[str] = []
+        for one, messages in zip(said, continuations, strict=True):
+            for turn in _assistant_turns(messages):
+                before = Conversation([*one.messages, *messages[:turn]], one.tools)
+                prompt, whole = self._prompt(before), self._whole(before, messages[turn])
+                if not whole.startswith(prompt):
+                    raise _not_a_prefix(prompt, whole)
+                texts += [prompt, whole]
+        ids = iter(self._ids(texts))
+        return [self._joined([(next(ids), next(ids)) for _ in _assistant_turns(messages)]) for messages in continuations]
+
+    def whole_texts(self, inputs: Sequence[str], outputs: Sequence[str], kinds: Sequence[str]) -> list[list[int]]:
+        """Ids of whole conversations with their answers, as the template writes them, up to the end token of the last."""
+        answers = [answer_message(*row) for row in zip(outputs, kinds, strict=True)]
+        whole = self._ids([self._whole(one, answer) for one, answer in zip(self._parsed(inputs), answers, strict=True)])
+        return [self._close(ids) for ids in whole]
 
     def answer_text(self, ids: Sequence[int], ends: Sequence[int] = ()) -> str:
         """The text of generated ids, up to the first end token."""
@@ -99,6 +112,21 @@ class ChatTemplate:
         for at, pair in zip(calls, rendered, strict=True):
             said[at] = self.answer_text(pair.answer) if pair is not None else said[at]
         return said
+
+    def _joined(self, turns: list[tuple[list[int], list[int]]]) -> Rendered | None:
+        """One text, of the ids that ask for each turn and the ids with its answer; None where the first do not begin the second."""
+        *earlier, (asked, answered) = turns
+        answer, start = self._close(answered[len(asked) :]), len(turns[0][0])
+        if answered[: len(asked)] != asked or len(answer) < 2:
+            return None
+        labels = [IGNORED] * (len(asked) - start)
+        for prompt, whole in earlier:
+            said = whole[len(prompt) :]
+            said = self._close(said) if self._writes_end else said
+            if asked[: len(prompt) + len(said)] != prompt + said:
+                return None
+            labels[len(prompt) - start : len(prompt) - start + len(said)] = said
+        return Rendered(asked[:start], asked[start:] + answer, labels + answer)
 
     def _find_end(self) -> tuple[int, bool]:
         probe = Conversation([_PROBE], [])
@@ -206,6 +234,10 @@ class ChatTemplate:
             return []
         encoded = self.tokenizer(texts, add_special_tokens=False, padding=False, truncation=False, return_attention_mask=False)
         return list(encoded["input_ids"])
+
+
+def _assistant_turns(messages: Sequence[Message]) -> list[int]:
+    return [at for at, message in enumerate(messages) if message["role"] == "assistant"]
 
 
 def _not_a_prefix(prompt: str, whole: str) -> Misuse:

@@ -1,0 +1,92 @@
+"""What learners of encoded items share: the order they are drawn in, what they cost, batches of them, measuring the eval split.
+
+The loss of each objective is its own module's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.modeling.learning.learner import Batch, Losses, Order
+from pipeline.modeling.loading import inference
+from pipeline.modeling.rows import Encoded, EpochOrder, Row, by_length, collate, collate_packed
+from pipeline.params.train import StageParams
+
+
+class FromItems:
+    """A learner (see learner.Learner) of `train` that is measured on `held`; one unit an item unless `units` says otherwise.
+
+    order: of the items, by default shuffled with like lengths in one step. packed: whether several texts are put into one
+    sequence; see packing.py for when that is right.
+    """
+
+    def __init__(
+        self,
+        tuned: nn.Module,
+        train: Encoded,
+        held: Encoded,
+        stage: StageParams,
+        *,
+        pad_id: int,
+        order: Order | None = None,
+        packed: bool = False,
+    ) -> None:
+        self.model: Any = tuned
+        self.train = train
+        self.held = held
+        self.stage = stage
+        self.pad_id = pad_id
+        self.packed = packed
+        self._lengths = np.asarray(train.lengths)
+        self.order: Order = order or EpochOrder(self._lengths.tolist(), batch_size=stage.step_rows, seed=stage.seed)
+
+    def prepare(self) -> None:
+        """Nothing has to be known before the first step."""
+
+    def begin_step(self, step: int, places: Sequence[int]) -> None:
+        """Nothing has to be known of a whole step."""
+
+    def lengths(self, places: Sequence[int]) -> list[int]:
+        return list(self._lengths[list(places)].tolist())
+
+    def units(self, places: Sequence[int]) -> float:
+        return float(len(places))
+
+    def batch(self, places: Sequence[int]) -> Batch:
+        return self.batch_of(self.train, places)
+
+    def batch_of(self, side: Encoded, places: Sequence[int]) -> Batch:
+        """Items of one side as tensors on the CPU: all first rows, then all second ones, and so on."""
+        items = [side[place] for place in places]
+        return self.together([row for rows in zip(*items, strict=True) for row in rows])
+
+    def together(self, rows: Sequence[Row]) -> Batch:
+        """Rows in one batch, packed or padded."""
+        return (collate_packed if self.packed else collate)(rows, self.pad_id)
+
+    def losses(self, batch: Batch) -> Losses:
+        raise NotImplementedError
+
+    def evaluate(self, batch_size: int) -> dict[str, float]:
+        raise NotImplementedError
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """There is nothing to take up."""
+
+    def closing(self) -> tuple[dict[str, float], tuple[str, ...]]:
+        return {}, ()
+
+    def asked(self, side: Encoded, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+        """All of one side in batches on the model's device, longest first, without gradients: the places, and their batch."""
+        place = next(self.model.parameters()).device
+        with inference():
+            for places in by_length(side.lengths, batch_size):
+                yield places, {name: tensor.to(place) for name, tensor in self.batch_of(side, places).items()}
