@@ -67,8 +67,8 @@ def answer_message(output: str, kind: str = ExampleKind.ANSWER) -> Message:
 
 
 def answers_of(output: str, kind: str) -> list[list[Message]]:
-    """The ways in which a conversation goes on by an example's output, best first, messages each. One for the kinds answer, call and
-    feedback, two for a preference, any number for a ranking.
+    """The ways in which a conversation goes on by an example's output, best first, messages each. One for the kinds answer, call
+    and feedback, two for a preference, any number for a ranking.
 
     Raises BadInput when the output is not what its kind holds (see domain.data.ExampleKind).
     """

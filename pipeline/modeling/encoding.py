@@ -50,10 +50,10 @@ def encode(
 ) -> Encoded:
     """The items that `objective` makes of the rows of `kinds` in the Parquet files `paths`, in their order.
 
-    template: needed wherever conversations are written. labels: all there are (classify). identity: digest of the tokenizer's files
-    (BaseModelRef.tokenizer); with it and a folder `cache`, what is made is kept there by its content and not made twice. old: names
-    of the files whose items are marked old. Raises BadInput for a label that is none of `labels` or a file that cannot be read,
-    Misuse when more than a twentieth of the prompts melt into their answers.
+    template: needed wherever conversations are written. labels: all there are (classify). identity: digest of the tokenizer's
+    files (BaseModelRef.tokenizer); with it and a folder `cache`, what is made is kept there by its content and not made twice.
+    old: names of the files whose items are marked old. Raises BadInput for a label that is none of `labels` or a file that
+    cannot be read, Misuse when more than a twentieth of the prompts melt into their answers.
     """
     if objective is Objective.PPO and stage.ppo.max_new_tokens >= stage.max_length:
         raise Misuse(
@@ -119,7 +119,7 @@ def _lots(paths: Sequence[Path], columns: Sequence[str], rows: int = 65536) -> I
 
 def _make(paths: Sequence[Path], kinds: set[ExampleKind], maker: Maker, sink: IO[bytes]) -> None:
     """Write the items as an Arrow stream, then the counts as JSON, then that JSON's length in eight bytes."""
-    counts = Counter({name: 0 for name in ("read", "kept", "items", "other_kinds", "cut", "partly", *DROPPED)})
+    counts = Counter(dict.fromkeys(("read", "kept", "items", "other_kinds", "cut", "partly", *DROPPED), 0))
     seen: Counter[str] = Counter()
     with pa.ipc.new_stream(sink, SCHEMA) as stream:
         for lot in _lots(paths, ("input", "output", "kind"), _LOT):

@@ -18,8 +18,8 @@ from pipeline.modeling.rows import IGNORED, Item, Row
 from pipeline.modeling.template import ChatTemplate, Rendered
 
 LONG, BOUNDARY, EQUAL, BAD, EMPTY = "dropped_long", "dropped_boundary", "dropped_equal", "dropped_bad", "dropped_empty"
-"""Why a row comes to nothing: its answer alone is too long; its prompt is no prefix of the whole in ids; the sides of its pair are
-equal; its answer is marked bad, and only good ones are learned; it has no token."""
+"""Why a row comes to nothing: its answer alone is too long; its prompt is no prefix of the whole in ids; the sides of its pair
+are equal; its answer is marked bad, and only good ones are learned; it has no token."""
 DROPPED = (LONG, BOUNDARY, EQUAL, BAD, EMPTY)
 
 
@@ -155,7 +155,7 @@ class Maker:
         return [[next(flat) for _ in ways] for ways in said]
 
     def _sides(self, sides: Sequence[Rendered | None]) -> Made:
-        """One item of texts that answer one prompt. The prompt loses its start where the longest of them leaves too little room."""
+        """One item of texts that answer one prompt, which loses its start where the longest of them leaves too little room."""
         whole = [side for side in sides if side is not None]
         if len(whole) < len(sides):
             return Made(dropped=BOUNDARY)

@@ -34,8 +34,8 @@ _PROBE_ANSWER = "ok"
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One training text in ids: `prompt`, then `answer`, whose last id is the end token. labels: what of the answer is learned, an
-    id each, IGNORED where others speak in between."""
+    """One training text in ids: `prompt`, then `answer`, whose last id is the end token. labels: what of the answer is learned,
+    an id each, IGNORED where others speak in between."""
 
     prompt: list[int]
     answer: list[int]
@@ -114,7 +114,7 @@ class ChatTemplate:
         return said
 
     def _joined(self, turns: list[tuple[list[int], list[int]]]) -> Rendered | None:
-        """One text, of the ids that ask for each turn and the ids with its answer; None where the first do not begin the second."""
+        """One text, of the ids that ask for each turn and those with its answer; None where the first do not begin the others."""
         *earlier, (asked, answered) = turns
         answer, start = self._close(answered[len(asked) :]), len(turns[0][0])
         if answered[: len(asked)] != asked or len(answer) < 2:

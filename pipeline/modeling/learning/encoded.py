@@ -42,6 +42,7 @@ class FromItems:
         self.stage = stage
         self.pad_id = pad_id
         self.packed = packed
+        self.rows = stage.batch_size
         self._lengths = np.asarray(train.lengths)
         self.order: Order = order or EpochOrder(self._lengths.tolist(), batch_size=stage.step_rows, seed=stage.seed)
 
