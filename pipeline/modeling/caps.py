@@ -6,12 +6,12 @@ that one that is moved takes it along. Nothing here looks at the clock of the wo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -21,15 +21,15 @@ _EVERY = 10.0
 
 
 class Stopwatch:
-    """Seconds of training, this attempt's and those before. max_hours: the cap; None: there is none."""
+    """Seconds of training, this attempt's and those before. max_hours: the cap; None: there is none. clock: only ever grows."""
 
-    def __init__(self, folder: Path, max_hours: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path, max_hours: float | None, clock: Callable[[], float]) -> None:
         self._path = folder / _NAME
         self._cap = math.inf if max_hours is None else max_hours * 3600
         self._clock = clock
-        self._before = 0.0
+        self._before = self._read()
         self._start: float | None = None
-        self._noted = 0.0
+        self._noted = self._before
 
     @property
     def seconds(self) -> float:
@@ -41,20 +41,28 @@ class Stopwatch:
         """Whether the cap is reached."""
         return self.seconds >= self._cap
 
-    def start(self) -> None:
-        """Begin this attempt."""
-        self._before = max(self._before, self._read())
-        self._start = self._clock()
-        self._noted = self.seconds
-
     def restore(self, seconds: float) -> None:
-        """Take over what a checkpoint says; what was noted since, by an attempt that was killed, is known better here."""
+        """Take over what a checkpoint says, unless more is known here: of an attempt that was killed after it."""
         self._before = max(self._before, seconds)
 
-    def note(self, *, now: bool = False) -> None:
-        """Write down how much it has been, every ten seconds or `now`. For a reader there is always a whole file."""
-        if not now and self.seconds - self._noted < _EVERY:
-            return
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Time passes within."""
+        self._start = self._clock()
+        try:
+            yield
+        finally:
+            self._before, self._start = self.seconds, None
+            with contextlib.suppress(OSError):  # whatever ended the attempt is of more interest
+                self._write()
+
+    def note(self) -> None:
+        """Write down how much it has been, every ten seconds."""
+        if self.seconds - self._noted >= _EVERY:
+            self._write()
+
+    def _write(self) -> None:
+        """For a reader there is always a whole file."""
         self._noted = self.seconds
         self._path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._path.with_name(f".{_NAME}-{os.getpid()}")

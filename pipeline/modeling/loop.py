@@ -7,24 +7,20 @@ checkpoint writing, its choice of what to resume from, its sampling from the glo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
-from pipeline.errors import Broken, CapReached, TryLater, TunelineError
+from pipeline.errors import Broken, CapReached, TryLater
 from pipeline.modeling import checkpoints
 from pipeline.modeling.best import Best
 from pipeline.modeling.caps import Stopwatch
@@ -32,11 +28,12 @@ from pipeline.modeling.checkpoints import CURVES, LEARNER, LOOP, WEIGHTS
 from pipeline.modeling.curves import Curves
 from pipeline.modeling.guard import check_gradient, check_loss, check_measures
 from pipeline.modeling.learning.learner import Learner, OwnRates, Penalty
-from pipeline.modeling.micro import Room, longest_first, memory_ran_out, pieces
+from pipeline.modeling.micro import Room
 from pipeline.modeling.noise import noisy_embeddings
-from pipeline.modeling.parallel.ranks import ranks
-from pipeline.modeling.random_state import capture, untouched
+from pipeline.modeling.random_state import untouched
 from pipeline.modeling.rhythm import Places, Rhythm, arguments
+from pipeline.modeling.stepping import Outcome, Stepping
+from pipeline.modeling.stopping import Signal, failing_plainly
 from pipeline.modeling.trained import read_tensors, read_trained, write_tensors, write_trained
 from pipeline.modeling.watch import Watch
 from pipeline.params.train import MachineParams, StageParams
@@ -74,7 +71,6 @@ class Loop(Trainer):  # type: ignore[misc]
         self.stage = stage
         self.folder = folder
         self.curves = curves
-        self.penalty = penalty
         self.room = Room(min(micro_rows or stage.batch_size, stage.step_rows), stage.eval_batch_size or stage.batch_size)
         self.watch = Watch(stage.early_stopping, stage.overfitting)
         self.stopwatch = Stopwatch(folder, max_hours, clock)
@@ -83,11 +79,9 @@ class Loop(Trainer):  # type: ignore[misc]
         self.measures: dict[str, float] = {}
         self.per_epoch = math.ceil(len(learner.order) / stage.step_rows)
         self.total = stage.max_steps or math.ceil(stage.epochs * self.per_epoch)
-        self.step_loss = 0.0
-        self.step_measures: dict[str, float] = {}
         self._best = Best(folder)
+        self._signal = Signal()
         self._staging: Path | None = None
-        self._stop = threading.Event()
         super().__init__(
             model=learner.model,
             args=arguments(stage, folder, self.total, machine or MachineParams()),
@@ -96,6 +90,8 @@ class Loop(Trainer):  # type: ignore[misc]
             callbacks=[Rhythm(self, stage.eval_steps or self.per_epoch, progress)],
         )
         self.remove_callback(PrinterCallback)
+        self._stepping = Stepping(learner, penalty, self.room, self.accelerator, self._prepare_inputs, stage.seed)
+        self._outcome = Outcome()
 
     @property
     def taken(self) -> int:
@@ -120,17 +116,19 @@ class Loop(Trainer):  # type: ignore[misc]
         CapReached when the cap of time is; Broken when memory or the disk is too small.
         """
         with untouched():  # what is prepared may come from a cache, and then draws nothing
-            self.room.fit("training", self._prepare, step=0)
+            self._stepping.prepare()
         checkpoints.sweep(self.folder)
         found = checkpoints.find_last_whole(self.folder)
         for problem in found.skipped:
             log.warning("not resuming from %s", problem)
-        finished = found.path is not None and self._restore(found.path)
-        self.stopwatch.start()
-        if not finished:
+        if found.path is None or not self._restore(found.path):
             self._refuse_over_cap(found.step)
-            noisy = noisy_embeddings(self.model, self.stage.neftune_alpha)
-            with self._told_what_failed(), self._stopping_on_sigterm(), noisy:
+            with (
+                failing_plainly(self.folder, lambda: self.taken),
+                self._signal.listening(),
+                self.stopwatch.running(),
+                noisy_embeddings(self.model, self.stage.neftune_alpha),
+            ):
                 self.train(resume_from_checkpoint=str(found.path) if found.path else None)
             self._check_stopped()
         if self._best.digest is not None:
@@ -144,9 +142,8 @@ class Loop(Trainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measures on the eval split, noted in the curves and judged: is it the best so far, is it time to stop?"""
         step = self.taken
-        self.model.eval()
         with untouched():
-            measures = self.room.fit("evaluation", self._measure, step=step)
+            measures = self._stepping.evaluate(step)
         if "eval_loss" not in measures:
             return measures
         check_loss(torch.tensor(measures["eval_loss"]), step=step, what="loss on the eval split")
@@ -168,16 +165,8 @@ class Loop(Trainer):  # type: ignore[misc]
     # What follows overrides the Trainer's own hooks.
 
     def training_step(self, model: Any, places: Sequence[int], *_: Any, **__: Any) -> torch.Tensor:
-        """Gradients of one whole step over the items at `places`, in as many pieces as memory asks for."""
-        before = capture()
-
-        def attempt() -> float:
-            before.restore()
-            model.zero_grad()
-            return self._gradients(places)
-
-        self.step_loss = self.room.fit("training", attempt, step=self.taken)
-        return torch.tensor(self.step_loss, device=self.args.device)
+        self._outcome = self._stepping.take(self.taken + 1, places)
+        return torch.tensor(self._outcome.loss, device=self.args.device)
 
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
@@ -217,7 +206,7 @@ class Loop(Trainer):  # type: ignore[misc]
             self._write_own(written)
             checkpoints.commit(written, self.folder)
             checkpoints.rotate(self.folder, self.stage.keep_checkpoints)
-        except (OSError, RuntimeError, SafetensorError) as error:
+        except (OSError, RuntimeError) as error:
             raise Broken(
                 f"the checkpoint of step {self.taken} could not be written: {error}",
                 where=str(self.folder),
@@ -239,9 +228,9 @@ class Loop(Trainer):  # type: ignore[misc]
 
     def note_step(self, *, last: bool) -> None:
         """Put the step that was just taken into the curves."""
-        self.watch.stepped(self.step_loss)
-        numbers = {"loss": self.step_loss, "learning_rate": self._rate, "grad_norm": self._grad_norm}
-        self.curves.step(self.taken, **numbers, measures=self.step_measures)
+        self.watch.stepped(self._outcome.loss)
+        numbers = {"loss": self._outcome.loss, "learning_rate": self._rate, "grad_norm": self._grad_norm}
+        self.curves.step(self.taken, **numbers, measures=self._outcome.measures)
         if last:
             self.curves.flush()
         self.stopwatch.note()
@@ -249,56 +238,7 @@ class Loop(Trainer):  # type: ignore[misc]
     @property
     def asked_to_stop(self) -> bool:
         """By SIGTERM or by the cap of time."""
-        return self._stop.is_set() or self.stopwatch.over
-
-    def _prepare(self) -> None:
-        self.learner.rows = self.room.training
-        self.learner.prepare()
-
-    def _gradients(self, places: Sequence[int]) -> float:
-        """Loss of a step, a unit, after its gradients are in place; its measures are then in step_measures."""
-        learner, step, others = self.learner, self.taken + 1, ranks()
-        learner.rows = self.room.training
-        others.draw_apart(self.stage.seed, step)
-        learner.begin_step(step, places)
-        self.model.train()
-        units = learner.units(places) or 1.0
-        loss = torch.zeros((), device=self.args.device)
-        sums: dict[str, float] = {}
-        mine = others.share(longest_first(places, learner.lengths(places)))
-        for piece in pieces(mine, self.room.training):
-            batch = self._prepare_inputs(learner.batch(piece))
-            with self.accelerator.autocast():
-                losses = learner.losses(batch)
-            self.accelerator.backward(losses.total / units)
-            loss += losses.total.detach().float()
-            for name, value in losses.measures.items():
-                sums[name] = sums.get(name, 0.0) + value
-            del batch, losses
-        found = others.total({"": float(loss), **{name: float(value) for name, value in sums.items()}})
-        found = {name: value / units for name, value in found.items()}
-        # Looked at once a step, so that a GPU is waited for once; nothing has been applied yet.
-        check_loss(torch.tensor(found[""]), step=step)
-        mean = found.pop("")
-        check_measures(found, step=step)
-        others.sum_gradients(self.model)
-        if self.penalty is not None:
-            found["penalty"] = self._penalise(step)
-        self.step_measures = found
-        return mean
-
-    def _penalise(self, step: int) -> float:
-        """Add the penalty's gradients, and give its value. It is of the weights alone, so each process adds the same."""
-        assert self.penalty is not None
-        penalty = self.penalty(self.model)
-        check_loss(penalty.detach(), step=step, what="penalty")
-        if penalty.requires_grad:
-            self.accelerator.backward(penalty)
-        return float(penalty)
-
-    def _measure(self) -> dict[str, float]:
-        with torch.no_grad(), self.accelerator.autocast():
-            return self.learner.evaluate(self.room.evaluation)
+        return self._signal.come or self.stopwatch.over
 
     def _write_own(self, written: Path) -> None:
         """Put what the Trainer does not know beside what it has written of a checkpoint."""
@@ -347,34 +287,6 @@ class Loop(Trainer):  # type: ignore[misc]
         """Raise what explains why there are steps left, if there are and no verdict ended the training."""
         if self.taken >= self.total or self.stopped_early is not None:
             return
-        if self._stop.is_set():
+        if self._signal.come:
             raise TryLater(f"stopped by SIGTERM at step {self.taken}", fix="run again, and it goes on from there")
         self._refuse_over_cap(self.taken)
-
-    @contextlib.contextmanager
-    def _told_what_failed(self) -> Iterator[None]:
-        """A full disk or memory that halving does not help is said in our words, wherever in the step it came."""
-        try:
-            yield
-        except TunelineError:
-            raise
-        except (OSError, RuntimeError, MemoryError) as error:
-            if memory_ran_out(error):
-                fix = "tune less (lora, qlora) or take a smaller base, and run again"
-                raise Broken(f"memory ran out after step {self.taken}, beside the rows: {error}", fix=fix) from error
-            if isinstance(error, OSError):
-                fix = "make room on the disk and run again: earlier checkpoints are whole"
-                said = f"something could not be read or written after step {self.taken}: {error}"
-                raise Broken(said, where=str(self.folder), fix=fix) from error
-            raise
-
-    @contextlib.contextmanager
-    def _stopping_on_sigterm(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may handle signals; elsewhere the last regular checkpoint must do
-            return
-        before = signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
