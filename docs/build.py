@@ -22,6 +22,7 @@ from pipeline.domain.tuning import CAN_LEARN_FROM, LEARNS_FROM, OUTPUT_OF, Objec
 from pipeline.params import Params
 from pipeline.params.ingest import SourceParams
 from pipeline.params.section import Section
+from pipeline.params.sweep import SpaceParams
 from pipeline.params.train import RewardSource, StageParams
 
 HEAD = """# params.yaml, key by key
@@ -51,6 +52,7 @@ ENTRIES = {
     SourceParams: "below ingest",
     StageParams: "the keys above",
     RewardSource: "below train",
+    SpaceParams: "below",
 }
 """What lists hold that is a section of its own, and where its keys are explained."""
 
@@ -136,6 +138,8 @@ def params_page() -> str:
             parts.append(f"\n### An entry of ingest.sources\n\nWays in: docs/sources.md.\n\n{_table(SourceParams)}")
         if name == "train":
             parts.append(f"\n### An entry of train.ppo.rewards\n\n{_table(RewardSource)}")
+        if name == "sweep":
+            parts.append(f"\n### An entry of sweep.space\n\nMore: docs/sweep.md.\n\n{_table(SpaceParams)}")
     return "".join(parts)
 
 
@@ -179,7 +183,8 @@ def _type(kind: Any) -> str:
         return f"entry ({ENTRIES[kind]})"
     if isinstance(kind, type) and hasattr(kind, "__members__"):
         return ", ".join(f"`{value}`" for value in kind)
-    return {str: "text", int: "whole number", float: "number", type(None): "nothing"}.get(kind, str(kind))
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "nothing"}
+    return names.get(kind, str(kind))
 
 
 def _default(field: FieldInfo) -> str:

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -87,7 +87,7 @@ def _validate(data: dict[str, Any], lines: dict[tuple[str, ...], int], problems:
             removed |= here
             if not here:
                 return None
-            for key in here:
+            for key in sorted(here, key=len, reverse=True):
                 _remove(data, key)
         else:
             break
@@ -205,7 +205,14 @@ def _explain(found: Sequence[Any], lines: dict[tuple[str, ...], int]) -> Iterato
             key = _in_file(key, lines)
         line = next((lines[key[:n]] for n in range(len(key), -1, -1) if key[:n] in lines), 1)
         for sentence in _sentence(problem, key).split("\n"):
-            yield line, ".".join(key), sentence
+            yield _line_said(sentence, lines) or line, ".".join(key), sentence
+
+
+def _line_said(sentence: str, lines: dict[tuple[str, ...], int]) -> int | None:
+    """The line of the key that a sentence of a rule over several keys begins with, or of the section around it."""
+    said = sentence.split(": ", 1)[0]
+    within = [key for key in lines if key and (said == ".".join(key) or said.startswith(".".join(key) + "."))]
+    return lines[max(within, key=len)] if within else None
 
 
 def _in_file(loc: Sequence[str | int], lines: dict[tuple[str, ...], int]) -> tuple[str, ...]:
@@ -232,8 +239,11 @@ def _sentence(problem: Any, key: tuple[str, ...]) -> str:
 
 def _known_keys(section: tuple[str, ...]) -> list[str]:
     model: Any = Params
+    field: Any = None
     for name in section:
-        if name.isdecimal():  # an item of the list whose type `model` is already
+        # An item of the list, or an entry of the mapping, whose type `model` is already.
+        if name.isdecimal() or get_origin(getattr(field, "annotation", None)) is dict:
+            field = None
             continue
         field = next((f for n, f in model.model_fields.items() if (f.alias or n) == name), None)
         model = _model_in(getattr(field, "annotation", None))

@@ -24,6 +24,8 @@ from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
 from pipeline.params.ingest import SourceParams as SourceParams
 from pipeline.params.section import Count, Fraction, Section
+from pipeline.params.sweep import SweepParams as SweepParams
+from pipeline.params.sweep import space_problems
 from pipeline.params.train import StageParams as StageParams
 from pipeline.params.train import TrainParams as TrainParams
 from pipeline.params.train import chain_problems
@@ -134,6 +136,7 @@ class Params(Section):
     schedule: ScheduleParams = ScheduleParams()
     explore: ExploreParams = ExploreParams()
     advise: AdviseParams = AdviseParams()
+    sweep: SweepParams = SweepParams()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
@@ -155,6 +158,7 @@ class Params(Section):
         if self.model.chat_template is not None and self.model.task is Task.CLASSIFY:
             problems.append("model.chat_template: only the task generate uses one")
         problems += chain_problems(self.train, self.model.task)
+        problems += space_problems(self.sweep, self.train, self.model.task)
         if problems:
             raise ValueError("\n".join(problems))
         return self
