@@ -1,13 +1,14 @@
-"""Admits an adapter from its folder, or says what is wrong with it. peft's own loading is not strict, so it is not used.
+"""Admits what was tuned from its folder, or says what is wrong with it. peft's own loading is not strict, so it is not used.
 
 The files are judged before any library sees them: only known file names, only safetensors, a config equal to the one that
-belongs to the handshake. Then the tensors must be exactly those of such an adapter on that base, and behave as they did
+belongs to the handshake. Then the tensors must be exactly those of such a tuning on that base, and behave as they did
 when they were written. Nothing here changes a folder.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,33 +22,38 @@ from safetensors import SafetensorError, safe_open
 from pipeline.domain.data import Task
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.record import FileDigest, digest_bytes, first_difference
+from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken, Tampered
-from pipeline.modeling.adapter import (
-    CONFIG,
-    HANDSHAKE,
-    NAME,
-    TEMPLATE,
-    WEIGHTS,
-    Handshake,
-    config_as_written,
-    lora_config,
-    probe,
-    untouched,
-)
-from pipeline.modeling.loading import load_base
+from pipeline.modeling.adapter import config_as_written, peft_config, untouched
+from pipeline.modeling.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
+from pipeline.modeling.loading import head_modules, load_base
+from pipeline.modeling.probing import bare_states, probe
+from pipeline.modeling.tuners.soft_prompt import put_prompt
+from pipeline.modeling.tuners.weights import fill, tensors, tuned_names
 
 JSON_LIMIT = 1 << 20
-REQUIRED_KEYS = {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "base_model_name_or_path"}
+REQUIRED_KEYS = {"peft_type", "task_type", "base_model_name_or_path"}
+REQUIRED_OF = {
+    Tuner.LORA: {"r", "lora_alpha", "target_modules"},
+    Tuner.QLORA: {"r", "lora_alpha", "target_modules"},
+    Tuner.SOFT_PROMPT: {"num_virtual_tokens"},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """An adapter whose files are in order. tensors: fp32 on the CPU by key; template: its chat template, None for classify."""
+    """What was tuned, its files in order. tensors: of the peft adapter, fp32 on the CPU by key. template: its chat template,
+    None for classify. Tensors that replace the base's stay in their file until they are put into a model."""
 
     folder: Path
     handshake: Handshake
     tensors: dict[str, torch.Tensor]
     template: str | None
+
+    @property
+    def replaced(self) -> Path:
+        """The file of tensors that replace the base's; there where handshake.weights is."""
+        return self.folder / TUNED_WEIGHTS
 
 
 def admit(folder: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | None = None) -> Admitted:
@@ -57,52 +63,81 @@ def admit(folder: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | N
     """
     if files is not None and (difference := first_difference(folder, files)) is not None:
         raise Tampered(f"the adapter is not the one that was recorded: {difference}", where=str(folder))
-    _check_files(folder)
+    refuse_files(folder, {CONFIG, WEIGHTS, TUNED_WEIGHTS, HANDSHAKE, TEMPLATE})
     handshake = read_handshake(folder)
-    _check_config(folder, handshake)
+    _check_parts(folder, handshake)
+    if handshake.has_peft:
+        _check_config(folder, handshake)
     template = _read_template(folder, handshake)
     _check_base(folder, handshake.base, base)
-    return Admitted(folder, handshake, _read_tensors(folder, handshake), template)
+    if handshake.weights is not None:
+        _check_replaced(folder, handshake)
+    return Admitted(folder, handshake, _read_tensors(folder, handshake) if handshake.has_peft else {}, template)
 
 
 def attach(model: Any, admitted: Admitted, name: str) -> Any:
-    """Put an admitted adapter on `model` (a bare base, or one that carries others) under the unused name `name`.
+    """Put what was admitted on `model` under the unused name `name`; returns the model that carries it, in eval mode.
 
-    Returns the model that carries it, in eval mode. Raises Broken when the tensors do not fit, or the probe is not answered as
-    when the adapter was written; the adapter is then taken off again.
+    `model` is a bare base; or, for what shares one (handshake.shares_base), a base that carries others of its kind. Raises Broken
+    when the tensors do not fit, or the probe is not answered as when they were written. A LoRA is then taken off again; a
+    model whose own weights were replaced, or that has a soft prompt, must be thrown away.
     """
     said = admitted.handshake
     if bool(getattr(model, "is_loaded_in_4bit", False)) != said.quantized:
         how = "a 4-bit (NF4) base" if said.quantized else "a base in full precision"
         raise Broken(f"the adapter was trained on {how}, and this one is not", where=str(admitted.folder))
-    config = lora_config(said.target_modules, said.rank, said.alpha, said.dropout, said.task, said.head, frozen=True)
+    bare = None
+    if said.weights is not None:
+        bare = bare_states(model)
+        fill(model, admitted.replaced, replaced_names(model, said))
+    tuned = _put_peft(model, admitted, name) if said.has_peft else model
     try:
-        if isinstance(model, PeftModel):
-            model.add_adapter(name, config)
-            tuned = model
-        else:
-            tuned = get_peft_model(model, config, adapter_name=name)
-    except ValueError as error:
-        raise Broken(f"the adapter does not fit the base: {error}", where=str(admitted.folder)) from error
-    try:
-        _fill(tuned, admitted, name)
-        _check_probe(tuned, admitted, name)
+        if said.has_peft:
+            fill_peft(tuned, admitted.tensors, name=name, where=str(admitted.folder / WEIGHTS))
+        _check_probe(tuned, admitted, name, bare)
     except Broken:
-        if len(tuned.peft_config) > 1:
+        if said.shares_base and len(tuned.peft_config) > 1:
             tuned.delete_adapter(name)
-        else:
+        elif said.shares_base:
             tuned.unload()  # the bare model was changed in place
         raise
     return tuned.eval()
 
 
+def replaced_names(model: Any, said: Shape) -> tuple[str, ...]:
+    """Names of the parameters of the bare `model` that such a tuning's own weights must be. Beside a LoRA they are without a
+    head, which is the adapter's."""
+    if said.weights is None:
+        return ()
+    names = tuned_names(model, said.weights, said.layers, said.output)
+    heads = tuple(f"{name}." for name in head_modules(model, said.output)) if said.has_peft else ()
+    return tuple(name for name in names if not (heads and name.startswith(heads)))
+
+
+def fill_peft(model: Any, held: Mapping[str, torch.Tensor], *, name: str = NAME, where: str) -> None:
+    """Give the peft adapter `name` on `model` the tensors `held`. Raises Broken unless they are exactly its own, in shape too."""
+    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    for key in sorted(expected.keys() - held.keys()):
+        raise Broken(f"the tensor {key} is missing", where=where)
+    for key in sorted(held.keys() - expected.keys()):
+        raise Broken(f"the tensor {key} belongs to no module of this base", where=where)
+    for key, tensor in held.items():
+        if tensor.shape != expected[key].shape:
+            raise Broken(f"{key} has the shape {tuple(tensor.shape)}, not {tuple(expected[key].shape)}", where=where)
+    set_peft_model_state_dict(model, dict(held), adapter_name=name)
+    now = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    for key, tensor in held.items():
+        if not torch.equal(now[key].detach().float().cpu(), tensor.to(now[key].dtype).float().cpu()):
+            raise Broken(f"{key} did not arrive in the model", where=where)
+
+
 def load_adapter(
     folder: Path, path: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | None = None
 ) -> tuple[Any, Admitted]:
-    """The base in `path` (which describe_base calls `base`) with the adapter in `folder` on it, both checked; see admit."""
+    """The base in `path` (which describe_base calls `base`) with what was tuned in `folder` on it, both checked; see admit."""
     admitted = admit(folder, base, files=files)
     said = admitted.handshake
-    model = load_base(path, said.task, said.labels, quantize=said.quantized)
+    model = load_base(path, said.output, said.labels, quantize=said.quantized)
     return attach(model, admitted, NAME), admitted
 
 
@@ -110,18 +145,17 @@ def read_handshake(folder: Path) -> Handshake:
     """What the adapter in `folder` says of itself; nothing of it is checked yet. Raises Broken when it cannot be read."""
     if not (folder / HANDSHAKE).is_file():
         raise Broken(f"{HANDSHAKE} is missing", where=str(folder))
-    said = _read_object(folder / HANDSHAKE)
+    said = read_object(folder / HANDSHAKE)
     try:
         return Handshake.model_validate_json(json.dumps(said))
     except ValidationError as error:
         raise Broken(f"the handshake cannot be read: {error}", where=str(folder / HANDSHAKE)) from error
 
 
-def _check_files(folder: Path) -> None:
+def refuse_files(folder: Path, allowed: Collection[str]) -> None:
+    """Raise Broken when a folder holds anything but files of the names `allowed`, or is none."""
     if not folder.is_dir():
         raise Broken("there is no adapter folder", where=str(folder))
-    allowed = {CONFIG, WEIGHTS, HANDSHAKE, TEMPLATE}
-    present = {p.name for p in folder.iterdir()}
     for path in sorted(folder.iterdir()):
         if path.is_symlink() or not path.is_file():
             raise Broken("a link, folder or special file has no place in an adapter", where=str(path))
@@ -130,11 +164,20 @@ def _check_files(folder: Path) -> None:
                 "it can run code when it is read" if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".py"} else "it is not known"
             )
             raise Broken(f"{path.name} has no place in an adapter: {why}", where=str(path))
-    for name in sorted(allowed - {TEMPLATE} - present):
-        raise Broken(f"{name} is missing", where=str(folder))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _check_parts(folder: Path, handshake: Handshake) -> None:
+    """The files that such a tuning has, all of them and no others."""
+    parts = {CONFIG: handshake.has_peft, WEIGHTS: handshake.has_peft, TUNED_WEIGHTS: handshake.weights is not None}
+    for name, wanted in parts.items():
+        if wanted and not (folder / name).is_file():
+            raise Broken(f"{name} is missing", where=str(folder))
+        if not wanted and (folder / name).exists():
+            raise Broken(f"{name} does not belong to what {handshake.tuner} tunes", where=str(folder))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file that nobody vouches for. Raises Broken when it is none, too large, or names a key twice."""
     if path.stat().st_size > JSON_LIMIT:
         raise Broken("far too large for what it should be", where=str(path))
     try:
@@ -155,11 +198,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_config(folder: Path, handshake: Handshake) -> None:
     """Every key known, every value the one that belongs to the handshake. Keys that peft has added since may be absent."""
     path = folder / CONFIG
-    config = _read_object(path)
+    config = read_object(path)
     expected = config_as_written(handshake)
     for key in sorted(config.keys() - expected.keys()):
         raise Broken(f"the key {key!r} is not known; it may make peft import code", where=str(path))
-    for key in sorted(REQUIRED_KEYS - config.keys()):
+    for key in sorted((REQUIRED_KEYS | REQUIRED_OF[handshake.tuner]) - config.keys()):
         raise Broken(f"the key {key!r} is missing", where=str(path))
     for key, value in sorted(config.items()):
         listed = sorted(value, key=str) if isinstance(value, list) else value
@@ -195,41 +238,47 @@ def _read_tensors(folder: Path, handshake: Handshake) -> dict[str, torch.Tensor]
     path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors_ = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise Broken(f"not a whole safetensors file: {error}", where=str(path)) from error
-    for key, tensor in tensors.items():
+    for key, tensor in tensors_.items():
         if tensor.dtype is not torch.float32:
             raise Broken(f"{key} is {tensor.dtype}, where adapters are fp32", where=str(path))
         if not bool(torch.isfinite(tensor).all()):
             raise Broken(f"{key} holds NaN or Inf", where=str(path))
-    if not any(".lora_B." in key for key in tensors):
-        raise Broken("there is no LoRA in it", where=str(path))
-    zeroed = sorted(set(untouched(tensors)) - set(handshake.untouched))
+    if not any(".lora_B." in key or key == "prompt_embeddings" for key in tensors_):
+        raise Broken("there is neither a LoRA nor a soft prompt in it", where=str(path))
+    _check_zeroed(untouched(tensors_), handshake, path)
+    return tensors_
+
+
+def _check_replaced(folder: Path, handshake: Handshake) -> None:
+    path = folder / TUNED_WEIGHTS
+    _check_zeroed(tuple(name for name, tensor in tensors(path) if not bool(tensor.any())), handshake, path)
+
+
+def _check_zeroed(zero: tuple[str, ...], handshake: Handshake, path: Path) -> None:
+    zeroed = sorted(set(zero) - set(handshake.untouched))
     if zeroed:
         raise Broken(f"{zeroed[0]} is all zeros, so this part of the adapter does nothing", where=str(path))
-    return tensors
 
 
-def _fill(model: Any, admitted: Admitted, name: str) -> None:
-    expected = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    where = str(admitted.folder / WEIGHTS)
-    for key in sorted(expected.keys() - admitted.tensors.keys()):
-        raise Broken(f"the tensor {key} is missing", where=where)
-    for key in sorted(admitted.tensors.keys() - expected.keys()):
-        raise Broken(f"the tensor {key} belongs to no module of this base", where=where)
-    for key, tensor in admitted.tensors.items():
-        if tensor.shape != expected[key].shape:
-            raise Broken(f"{key} has the shape {tuple(tensor.shape)}, not {tuple(expected[key].shape)}", where=where)
-    set_peft_model_state_dict(model, dict(admitted.tensors), adapter_name=name)
-    now = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    for key, tensor in admitted.tensors.items():
-        if not torch.equal(now[key].detach().float().cpu(), tensor.to(now[key].dtype).float()):
-            raise Broken(f"{key} did not arrive in the model", where=where)
+def _put_peft(model: Any, admitted: Admitted, name: str) -> Any:
+    said = admitted.handshake
+    try:
+        if said.tuner is Tuner.SOFT_PROMPT:
+            return put_prompt(model, said, name=name, frozen=True)
+        config = peft_config(said, frozen=True)
+        if not isinstance(model, PeftModel):
+            return get_peft_model(model, config, adapter_name=name)
+        model.add_adapter(name, config)
+        return model
+    except ValueError as error:
+        raise Broken(f"the adapter does not fit the base: {error}", where=str(admitted.folder)) from error
 
 
-def _check_probe(model: Any, admitted: Admitted, name: str) -> None:
-    seen = probe(model, name)
+def _check_probe(model: Any, admitted: Admitted, name: str, bare: torch.Tensor | None) -> None:
+    seen = probe(model, admitted.handshake, name=name, bare=bare)
     where = str(admitted.folder)
     if not seen.finite:
         raise Broken("the adapter gives no finite logits", where=where)

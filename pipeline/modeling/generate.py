@@ -19,13 +19,15 @@ from transformers import GenerationConfig
 
 from pipeline.domain.data import Task
 from pipeline.domain.record import FileDigest
+from pipeline.domain.tuning import Output
 from pipeline.errors import Misuse
-from pipeline.modeling.adapter import Handshake
 from pipeline.modeling.admission import admit, attach
 from pipeline.modeling.base import base_ref, template_text
 from pipeline.modeling.centroids import Centroids
-from pipeline.modeling.encoding import by_length, encode_texts, pad
+from pipeline.modeling.encoding import encode_texts
+from pipeline.modeling.handshake import Handshake
 from pipeline.modeling.loading import context_length, device, end_tokens, inference, load_base, load_tokenizer
+from pipeline.modeling.rows import by_length, pad
 from pipeline.modeling.template import ChatTemplate
 from pipeline.params import ModelParams
 from pipeline.ports import Progress, silent
@@ -79,7 +81,7 @@ class Subjects:
                 raise Misuse(f"the adapter does the task {said.task}, not {self.params.task}", where=str(adapter))
             kind = (said.quantized, said.labels)
             inner = f"subject_{len(self._used):06d}"
-            model = self._models.get(kind) or self._load(said.labels, quantize=said.quantized)
+            model = self._models.get(kind) or self._load(said.output, said.labels, quantize=said.quantized)
             tuned = attach(model, admitted, inner)
             self._models[kind] = tuned
             template = ChatTemplate(self.tokenizer, admitted.template) if admitted.template is not None else None
@@ -206,11 +208,11 @@ class Subjects:
     def _batch(self, texts: list[list[int]], *, left: bool = False) -> dict[str, torch.Tensor]:
         return {k: v.to(device()) for k, v in pad(texts, self.tokenizer.pad_token_id, left=left).items()}
 
-    def _load(self, labels: tuple[str, ...], *, quantize: bool) -> Any:
+    def _load(self, output: Output, labels: tuple[str, ...], *, quantize: bool) -> Any:
         # The head of a bare base is never asked, but the library wants to know its size.
-        model = load_base(self.path, self.params.task, labels or ("0", "1"), quantize=quantize)
+        model = load_base(self.path, output, labels or ("0", "1"), quantize=quantize)
         model.config.pad_token_id = self.tokenizer.pad_token_id
-        if self.params.task is Task.GENERATE:
+        if output is Output.TEXT:
             model.config.use_cache = True
             # What a base's own config says of sampling and lengths would fill the gaps that ours leaves; only its ends are kept.
             model.generation_config = self._generation(1, end_tokens(model, self.tokenizer))
@@ -220,7 +222,8 @@ class Subjects:
         if name != BASE:
             return self._subject(name).model
         if not self._models:
-            self._models[(False, ())] = self._load((), quantize=False)
+            usual = Output.TEXT if self.params.task is Task.GENERATE else Output.LABEL
+            self._models[(False, ())] = self._load(usual, (), quantize=False)
         return next(iter(self._models.values()))
 
     def _template_of(self, name: str) -> ChatTemplate:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 from transformers import logging as transformers_logging
 
-from pipeline.domain.data import Task
+from pipeline.domain.tuning import Output
 from pipeline.errors import Broken, Misuse
 from pipeline.modeling.base import check_config
 
@@ -68,17 +68,20 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def load_base(path: Path, task: Task, labels: Sequence[str] = (), *, quantize: bool = False) -> Any:
+def load_base(
+    path: Path, output: Output, labels: Sequence[str] = (), *, quantize: bool = False, dtype: torch.dtype | None = None
+) -> Any:
     """The base in `path` as a model in eval mode on `device()`: fp32 on CPU, bf16 where a GPU has it, NF4 with `quantize`.
 
-    `labels` gives a new classification head its rows, drawn from torch's random state; nothing else may be new. Raises Broken
-    when a weight is missing or left over (a truncated or foreign checkpoint), Misuse when the base cannot do the task.
+    output: next-token logits, a logit for each of `labels`, or one number a text. A new head is drawn from torch's random state;
+    nothing else may be new. dtype: instead of the usual one. Raises Broken when a weight is missing or left over (a truncated
+    or foreign checkpoint), Misuse when the base cannot give such an output.
     """
     check_config(path)
-    if task is Task.CLASSIFY and len(labels) < 2:
+    if output is Output.LABEL and len(labels) < 2:
         raise Misuse(f"classification needs two labels or more, and the data has {len(labels)}", where=str(path))
     options: dict[str, Any] = {
-        "dtype": torch.bfloat16 if half_precision() else torch.float32,
+        "dtype": dtype or (torch.bfloat16 if half_precision() else torch.float32),
         "trust_remote_code": False,
         "local_files_only": True,
         "use_safetensors": True,
@@ -87,30 +90,33 @@ def load_base(path: Path, task: Task, labels: Sequence[str] = (), *, quantize: b
     if quantize:
         options["quantization_config"] = _nf4()
         options["device_map"] = {"": device()}
-    if task is Task.CLASSIFY:
-        options["id2label"] = dict(enumerate(labels))
-        options["label2id"] = {label: i for i, label in enumerate(labels)}
+    if output is not Output.TEXT:
+        rows = tuple(labels) if output is Output.LABEL else ("score",)
+        options["id2label"] = dict(enumerate(rows))
+        options["label2id"] = {label: i for i, label in enumerate(rows)}
         # A base that was tuned for other labels brings a head of another shape, which is replaced.
         options["ignore_mismatched_sizes"] = True
-    kind = AutoModelForSequenceClassification if task is Task.CLASSIFY else AutoModelForCausalLM
+    kind = AutoModelForCausalLM if output is Output.TEXT else AutoModelForSequenceClassification
     with quiet():
         try:
             model, info = kind.from_pretrained(path, **options)
         except ValueError as error:
-            raise Misuse(f"this base cannot do the task {task}: {error}", where=str(path)) from error
-    _check_loaded(model, info, task, path)
+            raise Misuse(f"this base cannot give a {output}: {error}", where=str(path)) from error
+    _check_loaded(model, info, output, path)
+    if output is not Output.TEXT:
+        model.config.pad_token_id = load_tokenizer(path).pad_token_id  # decoders find a row's last token by it
     if quantize:
         _keep_plain_kernels(model)
     return (model if quantize else model.to(device())).eval()
 
 
-def head_modules(model: Any, task: Task) -> tuple[str, ...]:
-    """Names of the modules between the last hidden layer and the labels, which classification learns whole; else none.
+def head_modules(model: Any, output: Output) -> tuple[str, ...]:
+    """Names of the modules between the last hidden layer and labels or score, which are learned whole; none for text.
 
     A body's pooler is one of them: encoders made for embeddings never trained theirs, some bases have none, and what holds it
     back is no low-rank matter.
     """
-    if task is not Task.CLASSIFY:
+    if output is Output.TEXT:
         return ()
     body = model.base_model_prefix
     found = [name for name, child in model.named_children() if name != body and any(True for _ in child.parameters())]
@@ -120,9 +126,15 @@ def head_modules(model: Any, task: Task) -> tuple[str, ...]:
 
 
 def context_length(model: Any) -> int | None:
-    """How many tokens the model has positions for; None when its config does not say."""
+    """How many tokens of text the model has positions for, a soft prompt's taken off; None when its config does not say."""
     limit = getattr(model.config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    return limit - virtual_tokens(model) if isinstance(limit, int) and limit > 0 else None
+
+
+def virtual_tokens(model: Any) -> int:
+    """How many places a soft prompt on `model` takes before the text; 0 without one."""
+    configs = getattr(model, "peft_config", None)
+    return int(getattr(configs[model.active_adapter], "num_virtual_tokens", 0) or 0) if configs else 0
 
 
 def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
@@ -152,13 +164,13 @@ def _keep_plain_kernels(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _check_loaded(model: nn.Module, info: dict[str, Any], task: Task, path: Path) -> None:
-    heads = tuple(f"{name}." for name in head_modules(model, task))
+def _check_loaded(model: nn.Module, info: dict[str, Any], output: Output, path: Path) -> None:
+    heads = tuple(f"{name}." for name in head_modules(model, output))
     missing = sorted(str(k) for k in info["missing_keys"] if not (heads and str(k).startswith(heads)))
     mismatched = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info["mismatched_keys"])
     mismatched = [k for k in mismatched if not (heads and k.startswith(heads))]
     # Another head among the leftovers is what classification expects; a numbered layer, or anything else, is not.
-    unexpected = sorted(str(k) for k in info["unexpected_keys"] if task is Task.GENERATE or re.search(r"\.\d+\.", str(k)))
+    unexpected = sorted(str(k) for k in info["unexpected_keys"] if output is Output.TEXT or re.search(r"\.\d+\.", str(k)))
     for what, keys in (("lacks", missing), ("has the wrong shape of", mismatched), ("does not know", unexpected)):
         if keys:
             subject = "the config" if what == "does not know" else "the base"
