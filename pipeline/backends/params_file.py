@@ -118,10 +118,19 @@ def write_params(params: Params, path: Path) -> None:
         yaml.dump(params.model_dump(mode="json", by_alias=True), file)
 
 
-def _pointed(representer: Any, value: float) -> Any:
-    # 1e-05 without a point is text to some YAML readers; see _AMBIGUOUS.
+def pointed(value: float) -> str:
+    """A number as every YAML reader takes it: 1e-05 without a point is text to some; see _AMBIGUOUS."""
     text = repr(value)
-    return representer.represent_scalar("tag:yaml.org,2002:float", text if "." in text else text.replace("e", ".0e"))
+    return text if "." in text else text.replace("e", ".0e")
+
+
+def is_ambiguous(text: str) -> bool:
+    """Whether YAML readers disagree on what an unquoted word is, or take it for something else than text."""
+    return any(pattern.fullmatch(text) for pattern, _ in _AMBIGUOUS) or text.lower() in ("", "~", "null", "true", "false")
+
+
+def _pointed(representer: Any, value: float) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:float", pointed(value))
 
 
 def _quoted(representer: Any, value: str) -> Any:

@@ -1,4 +1,4 @@
-"""The section `sweep`: which keys of train are tried with which values, and how long. Its keys are checked against train's own."""
+"""The section `sweep`: which keys of train are tried with which values, how long. Its keys are checked against train's own."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ class SpaceParams(Section):
 
 class SweepParams(Section):
     space: dict[str, SpaceParams] = {}
-    """Key of train, or stages.NAME.KEY, dots leading into sections: {low, high, log} or {choices}. Without a stage's name, what it
-    sets is the key that all stages share."""
+    """Key of train, or stages.NAME.KEY, dots leading into sections: {low, high, log} or {choices}. Without a stage's name it sets
+    the key that all stages share."""
     trials: Count = 20
     """Trainings in all, those of earlier sittings included."""
     measure: Annotated[str, Field(pattern=r"^eval_[a-z0-9_]+$")] = "eval_loss"
-    """By what trials are judged, on the eval split after the last stage: eval_loss, of which less is better, or another measure of
-    the objective, of which more is (eval_accuracy, …)."""
+    """By what trials are judged, on the eval split after the last stage: eval_loss, of which less is better, or another measure
+    of the objective, of which more is (eval_accuracy, …)."""
     pruning: Literal["off", "median", "halving"] = "median"
     """End a trial early: median: when it is worse than half of the others were at the same evaluation. halving: when it is not
     among the best third there (Li et al., 2020)."""
