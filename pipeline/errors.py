@@ -79,5 +79,9 @@ class TrainingDiverged(Broken):
     """NaN or Inf appeared in loss, gradient or weights. The step is in the message; nothing was published."""
 
 
+class RewardHacked(Broken):
+    """Answers score high and have become what nobody wanted. The rollout and its step are in the message; nothing was published."""
+
+
 def _rebuild(kind: type[TunelineError], what: str, where: str | None, fix: str | None) -> TunelineError:
     return kind(what, where=where, fix=fix)

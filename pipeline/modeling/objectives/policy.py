@@ -60,7 +60,8 @@ def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def clipped_policy_loss(new: torch.Tensor, old: torch.Tensor, advantage: torch.Tensor, *, clip: float) -> PolicyLoss:
-    """PPO's pessimistic loss a token (Schulman et al., 2017, eq. 7): log-probabilities now and when sampled, advantages, all [n]."""
+    """PPO's pessimistic loss a token (Schulman et al., 2017, eq. 7): log-probabilities now and when sampled, advantages;
+    all [n]."""
     ratio = torch.exp(new - old)
     free, held = -advantage * ratio, -advantage * ratio.clamp(1.0 - clip, 1.0 + clip)
     return PolicyLoss(torch.maximum(free, held), (held > free).to(new.dtype))

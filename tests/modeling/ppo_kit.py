@@ -1,0 +1,107 @@
+"""What the tests of learning from a reward are made of: prompts, a policy on the tiny base, a loop without the Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.domain.tuning import Objective
+from pipeline.modeling.learning.ppo.cast import Cast
+from pipeline.modeling.learning.ppo.learner import PpoLearner
+from pipeline.modeling.rows import SCHEMA, Encoded, Row, to_batch
+from pipeline.params import StageParams
+
+END, PAD = 2, 0
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def policy(base: Path, *, moved: float = 0.0, rank: int = 4, dropout: float = 0.0, seed: int = 5) -> Any:
+    """The base with a LoRA `default`; moved: how far its B is from zero."""
+    torch.manual_seed(seed)
+    bare = AutoModelForCausalLM.from_pretrained(base)
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=8, lora_dropout=dropout, target_modules=TARGETS)
+    tuned = get_peft_model(bare, config)
+    with torch.no_grad():
+        for name, weight in tuned.named_parameters():
+            if ".lora_B." in name:
+                weight.normal_(0.0, moved) if moved else weight.zero_()
+    return tuned.eval()
+
+
+def prompts(base: Path, texts: Sequence[str], answers: Sequence[str | None] = ()) -> Encoded:
+    """Prompts in ids, as encoding them for ppo gives."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    made = []
+    for n, text in enumerate(texts):
+        ids = tokenizer(f"<s><|user|>{text}<|end|><|assistant|>", add_special_tokens=False)["input_ids"]
+        made.append(([Row(ids, [])], n, None, answers[n] if answers else None))
+    counts = {"read": len(made), "kept": len(made), "items": len(made), "other_kinds": 0, "cut": 0}
+    return Encoded(pa.Table.from_batches([to_batch(made)] if made else [], schema=SCHEMA), {}, counts)
+
+
+def stage(**changes: Any) -> StageParams:
+    ppo = {"rewards": ({"rule": "length", "words": 5},), "rollouts": 8, "epochs": 2, "max_new_tokens": 10} | changes.pop(
+        "ppo", {}
+    )
+    settings = {"objective": Objective.PPO, "batch_size": 4, "learning_rate": 0.01, "max_length": 96} | changes
+    return StageParams(**settings, ppo=ppo)
+
+
+def learner(base: Path, how: StageParams, *, tuned: Any = None, train: Encoded | None = None, held: Encoded | None = None) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    asked = train if train is not None else prompts(base, [f"Where is {n}{'?' * (n % 4)}" for n in range(12)])
+    cast = tuned if isinstance(tuned, Cast) else Cast(tuned if tuned is not None else policy(base))
+
+    def read(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode([i for i in ids if i != END], skip_special_tokens=True))
+
+    return PpoLearner(cast, asked, held if held is not None else prompts(base, []), how, read=read, ends=(END,), pad_id=PAD)
+
+
+class Steps:
+    """Optimizer steps of a learner, as the loop takes them, cut into `micro_rows` answers at a time."""
+
+    def __init__(self, learner: Any, *, micro_rows: int = 100) -> None:
+        self.learner = learner
+        self.micro_rows = micro_rows
+        self.done = 0
+        weights = [weight for weight in learner.model.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(weights, lr=learner.stage.learning_rate, weight_decay=0.0)
+
+    def take(self, count: int) -> list[dict[str, float]]:
+        """So many steps from where it is; the measures of each."""
+        found = []
+        rows, order = self.learner.stage.step_rows, self.learner.order
+        per_epoch = len(order) // rows
+        for step in range(self.done + 1, self.done + count + 1):
+            order.epoch = (step - 1) // per_epoch
+            places = list(order)[(step - 1) % per_epoch * rows :][:rows]
+            found.append(self._step(step, places))
+        self.done += count
+        return found
+
+    def _step(self, step: int, places: list[int]) -> dict[str, float]:
+        model = self.learner.model
+        model.train()
+        self.learner.begin_step(step, places)
+        units, sums = self.learner.units(places), {}
+        for start in range(0, len(places), self.micro_rows):
+            losses = self.learner.losses(self.learner.batch(places[start : start + self.micro_rows]))
+            (losses.total / units).backward()
+            for name, value in {"loss": float(losses.total.detach()), **losses.measures}.items():
+                sums[name] = sums.get(name, 0.0) + value / units
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return sums
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds of a model."""
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
