@@ -40,7 +40,7 @@ def begin(
     bare = bare_states(model)  # before anything is put in their place
     keeps_head = came is not None and (came.handshake.output, came.handshake.labels) == (output, labels)
     if came is not None and came.handshake.weights is not None:
-        _bring_weights(model, came, keeps_head=keeps_head)
+        _bring_weights(model, came, output, keeps_head=keeps_head)
     if came is not None and melts:
         lora = _bring_peft(new_lora(model, _of_start(came, model, output)), came, keeps_head=keeps_head)
         model = lora.merge_and_unload(safe_merge=True)
