@@ -16,6 +16,7 @@ from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.release import Event, EventKind, ModelVersion
 from pipeline.domain.sightings import RunData
 from pipeline.domain.snapshots import PastSnapshot
+from pipeline.domain.sweeping import Point, Trial
 from pipeline.params.ingest import IngestParams, Reading
 
 if TYPE_CHECKING:
@@ -128,6 +129,36 @@ class Tracker(Protocol):
     def log_folder(self, path: Path, folder: str) -> None: ...
 
     def set_tags(self, tags: Mapping[str, str]) -> None: ...
+
+
+class Study(Protocol):
+    """The memory of one sweep, and what it makes of it: which point to try next, which trial to end. Written as it happens."""
+
+    def trials(self) -> tuple[Trial, ...]:
+        """All there are, by number; one that is running was interrupted, unless it is under way here."""
+        ...
+
+    def begin(self, point: Point | None) -> Trial | None:
+        """A new trial of `point`, or of one that promises most. None when no point is left that was not tried."""
+        ...
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """Note an evaluation of a running trial after training step `step`, once; True when the trial should end here."""
+        ...
+
+    def should_end(self, number: int) -> bool:
+        """What `report` said last."""
+        ...
+
+    def spent(self, number: int, seconds: float) -> None:
+        """Note how much training a trial has taken so far."""
+        ...
+
+    def finish(self, number: int, value: float) -> None: ...
+
+    def prune(self, number: int) -> None: ...
+
+    def fail(self, number: int, why: str) -> None: ...
 
 
 class Registry(Protocol):

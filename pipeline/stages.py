@@ -5,6 +5,7 @@ What a stage does is its step's knowledge (pipeline/steps/); what lies beside th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.domain.curated import Curation, Frozen, Splits
@@ -34,11 +35,11 @@ def run_step(
     elif name == "split":
         _split(workspace, params, progress)
     elif name == "train" and tracker is not None:
-        _train(world, workspace, params, tracker, progress)
+        train_in(world, workspace, params, tracker, progress)
     elif name == "train":
         splits = Splits.read(workspace.splits_record)
         with world.tracked(params.model.name, f"{params.model.name}-repro-{splits.digest[:12]}") as own:
-            _train(world, workspace, params, own, progress)
+            train_in(world, workspace, params, own, progress)
     elif name == "evaluate":
         _evaluate(world, workspace, params, progress)
     else:
@@ -102,10 +103,19 @@ def _split(workspace: Workspace, params: Params, progress: Progress) -> None:
     )
 
 
-def _train(world: World, workspace: Workspace, params: Params, tracker: Tracker, progress: Progress) -> None:
+def train_in(
+    world: World,
+    workspace: Workspace,
+    params: Params,
+    tracker: Tracker,
+    progress: Progress = silent,
+    *,
+    checkpoints: Path | None = None,
+) -> TrainingRun:
+    """Train in a run's folder. checkpoints: a folder of the caller's, where finished stages stay, for trainings that share them."""
     from pipeline.steps.train import train
 
-    train(
+    return train(
         Splits.read(workspace.splits_record),
         params.train,
         params.model,
@@ -114,7 +124,8 @@ def _train(world: World, workspace: Workspace, params: Params, tracker: Tracker,
         starts_folder=workspace.starts,
         out=workspace.training,
         base=find_base(world, workspace, params),
-        checkpoints=world.project.checkpoints,
+        checkpoints=checkpoints or world.project.checkpoints,
+        keep_stages=checkpoints is not None,
         cache=world.project.cache,
         tracker=tracker,
         progress=progress,

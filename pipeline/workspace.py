@@ -187,6 +187,11 @@ class Project:
         return self.state / "prefect"
 
     @property
+    def sweeps(self) -> Path:
+        """Of each sweep a folder: study.db, checkpoints/ of the trial under way, adapters/ of the best trials."""
+        return self.state / "sweeps"
+
+    @property
     def locks(self) -> Path:
         return self.state / "locks"
 

@@ -37,12 +37,14 @@ def train(
     tracker: Tracker,
     progress: Progress = silent,
     root: Path = Path(),
+    keep_stages: bool = False,
 ) -> TrainingRun:
     """Tune on the splits in the folder `data` and write adapter/, stages/, curves.jsonl and training.json to `out`.
 
     starts: the released adapters in `starts_folder` that a stage may begin from. base: the base's folder (see
     modeling.base.locate_base). checkpoints: where interrupted trainings are kept: each stage is resumed exactly, and a finished
-    one is not repeated while the chain goes on. cache: what can be made again, by content. root: where params' paths start.
+    one is not repeated while the chain goes on, or later with `keep_stages`. cache: what can be made again, by content. root:
+    where params' paths start.
 
     Raises Misuse when the splits did not pass their checks, Tampered when a split file or a start is not the recorded one; see
     modeling.training.tune.
@@ -79,7 +81,8 @@ def train(
     chain.lay_out(out)
     record = _record(chain, out)
     record.write(out / "training.json")
-    chain.clear()
+    if not keep_stages:
+        chain.clear()
     return record
 
 
