@@ -1,4 +1,4 @@
-"""What an epoch draws when data are mixed: shares by weight, temperature, cap and age, and no row more often than its share needs."""
+"""What an epoch draws when data are mixed: shares by weight, temperature, cap and age; no row more often than its share needs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Learning what is new without losing what was learned."""
