@@ -35,6 +35,12 @@ def token_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.T
     return logits.float(), batch["targets"], batch["owners"]
 
 
+def answer_log_probs(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Log-probability [rows] of all labelled tokens of each row together; batch as for token_logits."""
+    logits, targets, owners = token_logits(model, batch)
+    return row_sums(label_log_probs(logits, targets), owners, len(batch["tokens"]))
+
+
 def label_log_probs(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Log-probability of each target under its logits: [n], of logits [n, vocabulary]."""
     return -cross_entropy(logits, targets, reduction="none")

@@ -6,8 +6,10 @@ the epoch alone, never of the global random state, so a resumed run sees the row
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,22 @@ class Encoded(Dataset):  # type: ignore[misc]
         return _joined([labels.per_item(labels.labelled(), np.add) for _, labels in self._chunks], np.int64)
 
     @property
+    def row_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each row of each item: [items, rows], where all items have as many rows."""
+        found = _joined([ids.row_lengths() for ids, _ in self._chunks], np.int64)
+        return found.reshape(len(self), -1) if len(self) else found.reshape(0, 1)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all ids and labels, and of where each row and item begins."""
+        found = hashlib.sha256()
+        for chunk in self._chunks:
+            for ragged in chunk:
+                for array in (ragged.items - ragged.items[0], np.diff(ragged.starts), ragged.values):
+                    found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
+
+    @property
     def extra(self) -> dict[str, npt.NDArray[Any]]:
         """The columns beside the ids, by their name."""
         return {name: self.table.column(name).to_numpy() for name in ("origin", "good", "answer")}
@@ -116,16 +134,16 @@ class _Ragged:
         return [self.values[self.starts[row] : self.starts[row + 1]].tolist() for row in rows]
 
     def rows(self) -> npt.NDArray[np.int64]:
-        return np.diff(self.items)
+        return np.asarray(np.diff(self.items), np.int64)
 
     def row_lengths(self) -> npt.NDArray[np.int64]:
-        return np.diff(self.starts)[self.items[0] : self.items[-1]]
+        return np.asarray(np.diff(self.starts)[self.items[0] : self.items[-1]], np.int64)
 
     def labelled(self) -> npt.NDArray[np.int64]:
         counted = self.values != IGNORED
         counted[self.starts[:-1][np.diff(self.starts) > 0]] = False
         total = np.concatenate([[0], np.cumsum(counted)])
-        return np.diff(total[self.starts])[self.items[0] : self.items[-1]]
+        return np.asarray(np.diff(total[self.starts])[self.items[0] : self.items[-1]], np.int64)
 
     def per_item(self, values: npt.NDArray[np.int64], fold: np.ufunc) -> npt.NDArray[np.int64]:
         """Values of rows folded into one an item; every item has a row."""
@@ -146,14 +164,16 @@ def to_batch(made: Sequence[tuple[Item, int, bool | None, str | None]]) -> pa.Re
 
 def of_items(items: Iterable[Item]) -> Encoded:
     """Items that come from elsewhere than a split file, as Encoded."""
-    made = [(item, at, None, None) for at, item in enumerate(items)]
-    counts = {"read": len(made), "kept": len(made), "items": len(made), "other_kinds": 0, "cut": 0}
-    return Encoded(pa.Table.from_batches([to_batch(made)] if made else [], schema=SCHEMA), {}, counts)
+    made = ((item, at, None, None) for at, item in enumerate(items))
+    batches = [to_batch(some) for some in iter(lambda: list(islice(made, 4096)), [])]
+    table = pa.Table.from_batches(batches, schema=SCHEMA)
+    return Encoded(table, {}, dict.fromkeys(("read", "kept", "items"), table.num_rows) | {"other_kinds": 0, "cut": 0})
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     """Texts as tensors, long, on the CPU: input_ids and attention_mask [rows, longest], padded at the end; and where their labels
-    are to be predicted: `places` [n] in the flattened input_ids, `targets` [n] the labels, `owners` [n] the row of each.
+    are to be predicted: `places` [n] in the flattened input_ids, `targets` [n] the labels, `owners` [n] the row of each, and
+    `tokens` [rows], how many they are in each row.
 
     See forward.token_logits, which makes use of them.
     """
@@ -200,7 +220,8 @@ def _predicted(rows: Sequence[Row], starts: Sequence[int]) -> dict[str, torch.Te
         targets.append(labels[at])
         owners.append(np.full(len(at), n, np.int64))
     found = {"places": places, "targets": targets, "owners": owners}
-    return {name: torch.from_numpy(_joined(parts, np.int64)) for name, parts in found.items()}
+    batch = {name: torch.from_numpy(_joined(parts, np.int64)) for name, parts in found.items()}
+    return batch | {"tokens": torch.tensor([len(at) for at in places], dtype=torch.long)}
 
 
 def pad(texts: Sequence[Sequence[int]], pad_id: int, *, left: bool = False) -> dict[str, torch.Tensor]:

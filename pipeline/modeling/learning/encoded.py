@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
+from pipeline.modeling.forward import answer_log_probs
 from pipeline.modeling.learning.learner import Batch, Losses, Order
 from pipeline.modeling.loading import inference
 from pipeline.modeling.rows import Encoded, EpochOrder, Row, by_length, collate, collate_packed
@@ -85,9 +87,26 @@ class FromItems:
     def closing(self) -> tuple[dict[str, float], tuple[str, ...]]:
         return {}, ()
 
+    @property
+    def batched(self) -> str:
+        """How rows are put together where nothing is learned, in words: the last digits of what is found hang on it."""
+        return f"{self.stage.batch_size} rows, {'packed' if self.packed else 'padded'}"
+
+    def log_probs(self, side: Encoded) -> npt.NDArray[np.float32]:
+        """Log-probabilities of all labelled tokens of each row together, of one side: [items, rows of an item]."""
+        found = np.zeros(side.row_lengths.shape, np.float32)
+        for places, batch in self.asked(side, min(self.rows, self.stage.batch_size)):
+            found[places] = answer_log_probs(self.model, batch).view(-1, len(places)).T.cpu().numpy()
+        return found
+
     def asked(self, side: Encoded, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
         """All of one side in batches on the model's device, longest first, without gradients: the places, and their batch."""
-        place = next(self.model.parameters()).device
+        yield from self.on_device(side, by_length(side.lengths, batch_size), range(len(side)))
+
+    def on_device(self, side: Encoded, batches: Sequence[list[int]], of: Sequence[int]) -> Iterator[tuple[list[int], Batch]]:
+        """The same for given batches of numbers within the places `of`."""
+        device = next(self.model.parameters()).device
         with inference():
-            for places in by_length(side.lengths, batch_size):
-                yield places, {name: tensor.to(place) for name, tensor in self.batch_of(side, places).items()}
+            for some in batches:
+                batch = self.batch_of(side, [of[n] for n in some])
+                yield some, {name: tensor.to(device) for name, tensor in batch.items()}
