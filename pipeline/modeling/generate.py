@@ -1,8 +1,9 @@
-"""Answers and labels of several subjects on one base: the bare base and any number of admitted adapters, switched in place.
+"""Answers, labels and likelihoods of several subjects: the bare base and any number of admitted adapters.
 
-Evaluation and serving both ask here, so what is measured is what is served. The base is loaded once for each kind of head and
-precision; switching adapters takes milliseconds. A name is never given to another adapter later (a cache that knew the old
-one would answer for the new). One question at a time: a lock holds others back.
+Evaluation and serving both ask here, so what is measured is what is served. LoRAs of one precision and head share one loaded base
+and are switched in place, in milliseconds; what replaces weights or puts vectors before the text has a model of its own. A
+name is never given to another adapter later (a cache that knew the old one would answer for the new). One question at a time: a
+lock holds others back.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from peft import PeftModel
 
 from pipeline.domain.data import Task
 from pipeline.domain.record import FileDigest
@@ -25,7 +26,10 @@ from pipeline.modeling.admission import admit, attach
 from pipeline.modeling.base import base_ref, template_text
 from pipeline.modeling.centroids import Centroids
 from pipeline.modeling.encoding import encode_texts
+from pipeline.modeling.forward import pooled_logits
+from pipeline.modeling.greedy import generation, greedy
 from pipeline.modeling.handshake import Handshake
+from pipeline.modeling.likelihood import log_probs, rows_of
 from pipeline.modeling.loading import context_length, device, end_tokens, inference, load_base, load_tokenizer
 from pipeline.modeling.rows import by_length, pad
 from pipeline.modeling.template import ChatTemplate
@@ -64,7 +68,8 @@ class Subjects:
         self.tokenizer = load_tokenizer(path)
         # Without a template: each adapter brings its own, and a server need not have the file that params once named.
         self.ref = base_ref(model, path, None)
-        self._models: dict[tuple[bool, tuple[str, ...]], Any] = {}
+        self._shared: dict[tuple[bool, Output, tuple[str, ...]], Any] = {}
+        self._bare: Any = None
         self._subjects: dict[str, _Subject] = {}
         self._used: set[str] = {BASE}
         self._centroids: Centroids | None = None
@@ -79,11 +84,14 @@ class Subjects:
             said = admitted.handshake
             if said.task is not self.params.task:
                 raise Misuse(f"the adapter does the task {said.task}, not {self.params.task}", where=str(adapter))
-            kind = (said.quantized, said.labels)
+            if said.output is Output.SCORE:
+                raise Misuse("a reward model gives a number, which nobody can be answered by", where=str(adapter))
+            kind = (said.quantized, said.output, said.labels)
             inner = f"subject_{len(self._used):06d}"
-            model = self._models.get(kind) or self._load(said.output, said.labels, quantize=said.quantized)
-            tuned = attach(model, admitted, inner)
-            self._models[kind] = tuned
+            model = self._shared.get(kind) if said.shares_base else None
+            tuned = attach(model or self._load(said.output, said.labels, quantize=said.quantized), admitted, inner)
+            if said.shares_base:
+                self._shared[kind] = tuned
             template = ChatTemplate(self.tokenizer, admitted.template) if admitted.template is not None else None
             self._subjects[name] = _Subject(tuned, inner, said, template)
             self._used.add(name)
@@ -93,12 +101,14 @@ class Subjects:
         """Forget an adapter and free what it held. Its name stays used."""
         with self._lock:
             subject = self._subjects.pop(name)
+            if not subject.handshake.shares_base:
+                return
             others = [inner for inner in subject.model.peft_config if inner != subject.adapter]
             if others:
                 subject.model.set_adapter(others[0], inference_mode=True)
                 subject.model.delete_adapter(subject.adapter)
             else:
-                self._models = {kind: model for kind, model in self._models.items() if model is not subject.model}
+                self._shared = {kind: model for kind, model in self._shared.items() if model is not subject.model}
 
     def answers(
         self,
@@ -124,11 +134,12 @@ class Subjects:
                     raise Misuse(f"the base has room for {limit} tokens in all", where="max_new_tokens", fix="ask for fewer")
                 prompts = [ids[-(limit - max_new_tokens) :] for ids in prompts]
             ends = tuple(sorted({template.end_id, *end_tokens(model, self.tokenizer)}))
+            how = generation(max_new_tokens, ends, self.tokenizer.pad_token_id)
             texts = [""] * len(prompts)
             done = 0
             with self._active(name), inference():
                 for batch in by_length([len(p) for p in prompts], batch_size):
-                    for n, ids in zip(batch, self._greedy(model, [prompts[n] for n in batch], max_new_tokens, ends), strict=True):
+                    for n, ids in zip(batch, greedy(model, [prompts[n] for n in batch], how), strict=True):
                         texts[n] = template.answer_text(ids, ends)
                     done += len(batch)
                     progress(f"answers of {name}", done, len(prompts))
@@ -138,6 +149,37 @@ class Subjects:
         """What the right answers are, as a model under the first adapter's template would say them; see ChatTemplate.spelled."""
         with self._lock:
             return self._template_of(BASE).spelled(inputs, outputs, kinds)
+
+    def log_probs(
+        self,
+        name: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        *,
+        total: bool = False,
+        batch_size: int = 32,
+        progress: Progress = silent,
+    ) -> list[float]:
+        """How likely `name` finds each output after its input: the mean log-probability a token, in nats; `total`: their sum.
+
+        inputs: canonical JSON of a conversation each; or empty, where the output is a document by itself. An output without a
+        token that is predicted counts 0. See likelihood.rows_of for what is cut.
+        """
+        with self._lock:
+            self._check_task(Task.GENERATE)
+            model = self._model(name)
+            room = context_length(model) or max([1024, *(s.handshake.max_length for s in self._subjects.values())])
+            texts = rows_of(self.tokenizer, lambda: self._template_of(name), inputs, outputs, room=room)
+            rows = sum(len(text) for text in texts)
+            with self._active(name):
+                sums, tokens = log_probs(
+                    model,
+                    texts,
+                    pad_id=self.tokenizer.pad_token_id,
+                    batch_size=batch_size,
+                    told=lambda done: progress(f"likelihoods of {name}", done, rows),
+                )
+            return sums if total else [value / max(count, 1) for value, count in zip(sums, tokens, strict=True)]
 
     def predict(self, name: str, texts: Sequence[str], *, batch_size: int = 32, progress: Progress = silent) -> list[Prediction]:
         """The label that `name` gives each text, in the order of `texts`.
@@ -152,12 +194,13 @@ class Subjects:
                     raise Misuse("the bare base can pick no label before it has seen labelled texts", fix="call learn_centroids")
                 return [Prediction(*p) for p in self._centroids.nearest(self._embed(texts, batch_size, progress))]
             subject = self._subject(name)
-            ids, _ = encode_texts(self.tokenizer, texts, max_length=subject.handshake.max_length)
+            longest = min(subject.handshake.max_length, context_length(subject.model) or subject.handshake.max_length)
+            ids, _ = encode_texts(self.tokenizer, texts, max_length=longest)
             found: list[Prediction] = [Prediction("", 0.0)] * len(texts)
             done = 0
             with self._active(name), inference():
                 for batch in by_length([len(i) for i in ids], batch_size):
-                    logits = subject.model(**self._batch([ids[n] for n in batch])).logits.float()
+                    logits = pooled_logits(subject.model, self._batch([ids[n] for n in batch]))
                     scores, picks = logits.softmax(-1).max(-1)
                     for n, score, pick in zip(batch, scores.tolist(), picks.tolist(), strict=True):
                         found[n] = Prediction(subject.handshake.labels[pick], score)
@@ -190,23 +233,8 @@ class Subjects:
                 progress("embeddings of base", done, len(texts))
         return found
 
-    def _greedy(self, model: Any, prompts: list[list[int]], max_new_tokens: int, ends: tuple[int, ...]) -> list[list[int]]:
-        batch = self._batch(prompts, left=True)
-        made = model.generate(**batch, generation_config=self._generation(max_new_tokens, ends))
-        return list(made[:, batch["input_ids"].shape[1] :].tolist())
-
-    def _generation(self, max_new_tokens: int, ends: tuple[int, ...]) -> GenerationConfig:
-        return GenerationConfig(
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=list(ends),
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-
-    def _batch(self, texts: list[list[int]], *, left: bool = False) -> dict[str, torch.Tensor]:
-        return {k: v.to(device()) for k, v in pad(texts, self.tokenizer.pad_token_id, left=left).items()}
+    def _batch(self, texts: list[list[int]]) -> dict[str, torch.Tensor]:
+        return {k: v.to(device()) for k, v in pad(texts, self.tokenizer.pad_token_id).items()}
 
     def _load(self, output: Output, labels: tuple[str, ...], *, quantize: bool) -> Any:
         # The head of a bare base is never asked, but the library wants to know its size.
@@ -215,16 +243,23 @@ class Subjects:
         if output is Output.TEXT:
             model.config.use_cache = True
             # What a base's own config says of sampling and lengths would fill the gaps that ours leaves; only its ends are kept.
-            model.generation_config = self._generation(1, end_tokens(model, self.tokenizer))
+            model.generation_config = generation(1, end_tokens(model, self.tokenizer), self.tokenizer.pad_token_id)
         return model
 
     def _model(self, name: str) -> Any:
+        """The model that `name` is asked through. The bare base's is one that LoRAs share, of the first adapter's precision; or,
+        as long as there is none, one of its own."""
         if name != BASE:
             return self._subject(name).model
-        if not self._models:
+        first = next(iter(self._subjects.values()), None)
+        quantized = first.handshake.quantized if first is not None else False
+        shared = next((model for (quantize, *_), model in self._shared.items() if quantize is quantized), None)
+        if shared is not None:
+            return shared
+        if self._bare is None or bool(getattr(self._bare, "is_loaded_in_4bit", False)) is not quantized:
             usual = Output.TEXT if self.params.task is Task.GENERATE else Output.LABEL
-            self._models[(False, ())] = self._load(usual, (), quantize=False)
-        return next(iter(self._models.values()))
+            self._bare = self._load(usual, (), quantize=quantized)
+        return self._bare
 
     def _template_of(self, name: str) -> ChatTemplate:
         own = self._subject(name).template if name != BASE else next((s.template for s in self._subjects.values()), None)
@@ -245,7 +280,8 @@ class Subjects:
         """A context in which `name` answers: its adapter switched on, or all switched off for the bare base."""
         if name == BASE:
             model = self._model(BASE)
-            return model.disable_adapter() if hasattr(model, "disable_adapter") and self._subjects else contextlib.nullcontext()
+            return model.disable_adapter() if isinstance(model, PeftModel) else contextlib.nullcontext()
         subject = self._subject(name)
-        subject.model.set_adapter(subject.adapter, inference_mode=True)
+        if subject.handshake.shares_base:
+            subject.model.set_adapter(subject.adapter, inference_mode=True)
         return contextlib.nullcontext()
