@@ -10,13 +10,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from pipeline.domain.curated import Splits
 from pipeline.domain.model import BaseModelRef, StageRun, Starts
 from pipeline.domain.record import canonical_json, describe_files, digest_file, digest_value
 from pipeline.errors import Broken, Misuse
-from pipeline.modeling.job import Job
+from pipeline.modeling.job import Job, Tuned
 from pipeline.params import ModelParams, StageParams, TrainParams
 
 RESULT = "result.json"
@@ -30,22 +29,6 @@ class Begun:
     folder: Path | None
     digest: str
     name: str
-
-
-class Result(Protocol):
-    """What a training came to; see training.Tuned."""
-
-    steps: int
-    kept_step: int
-    train_loss: float
-    eval_loss: float | None
-    train_rows: int
-    trainable_parameters: int
-    counts: dict[str, dict[str, int]]
-    measures: dict[str, float]
-    alarms: tuple[str, ...]
-    machine: dict[str, str]
-    hours: float
 
 
 @dataclass(slots=True)
@@ -112,7 +95,7 @@ class Chain:
             self._add(job, run, float(said["hours"]))
         return whole
 
-    def finish(self, job: Job, result: Result) -> None:
+    def finish(self, job: Job, result: Tuned) -> None:
         """Note beside the stage's adapter that it is done, and what it came to."""
         begun = self._begin(job.stage)
         run = StageRun(

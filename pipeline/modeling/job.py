@@ -1,4 +1,6 @@
-"""All that decides what one training stage comes to, as paths and values: it can be handed to another process. No torch here."""
+"""All that decides what one training stage comes to, and what it came to, as paths and values: both can be handed to another
+process. No torch here.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +51,20 @@ class Job:
     @property
     def output(self) -> Output:
         return OUTPUT_OF[self.objective]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a stage came to; see domain.model.StageRun. train_loss is the mean over all steps; hours are those of all attempts."""
+
+    steps: int
+    kept_step: int
+    train_loss: float
+    eval_loss: float | None
+    train_rows: int
+    trainable_parameters: int
+    counts: dict[str, dict[str, int]]
+    measures: dict[str, float]
+    alarms: tuple[str, ...]
+    machine: dict[str, str]
+    hours: float

@@ -1,4 +1,4 @@
-"""Tunes an adapter: data, base and parameters in, an adapter folder and its curves out.
+"""Tunes one stage of a chain: a job in, an adapter folder and its curves out.
 
 The one door through which steps/train.py reaches the libraries; importing this module costs seconds, so do it late. Nothing
 is published unless the whole training held: the adapter folder appears by one rename, at the end.
@@ -10,112 +10,72 @@ import importlib.metadata
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import set_seed
 
-from pipeline.domain.data import LEARNED_KINDS, Task
-from pipeline.domain.model import BaseModelRef
+from pipeline.domain.data import Task
+from pipeline.domain.tuning import Objective, Output
 from pipeline.errors import BadInput, Misuse
-from pipeline.modeling.adapter import new_adapter, write_adapter
+from pipeline.modeling.adapter import write_adapter
 from pipeline.modeling.admission import admit
+from pipeline.modeling.continual.ewc import anchor
 from pipeline.modeling.curves import Curves
-from pipeline.modeling.encoding import Encoded, encode_answers, encode_labels
-from pipeline.modeling.loading import context_length, device_class, load_base, load_tokenizer
+from pipeline.modeling.encoding import encode
+from pipeline.modeling.hardware import Fitted, choose, fit
+from pipeline.modeling.job import Job, Tuned
+from pipeline.modeling.learning.making import new_learner
+from pipeline.modeling.loading import context_length, device_class, load_tokenizer
 from pipeline.modeling.loop import Loop
+from pipeline.modeling.parallel.launching import tune_together
+from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.rows import Encoded
 from pipeline.modeling.template import ChatTemplate
-from pipeline.params import TrainParams
+from pipeline.modeling.tuners import tunable
 from pipeline.ports import Progress, Tracker
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What a training came to. train_loss is the mean over all steps; counts says what was cut and dropped, a split each."""
+def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
+    """Run one training stage: write the folder job.adapter and the file job.curves, resuming from what job.folder holds.
 
-    steps: int
-    train_loss: float
-    eval_loss: float | None
-    train_rows: int
-    trainable_parameters: int
-    counts: dict[str, dict[str, int]]
-
-
-def tune(
-    train: Sequence[Path],
-    evaluation: Sequence[Path],
-    params: TrainParams,
-    *,
-    task: Task,
-    labels: tuple[str, ...],
-    base: Path,
-    ref: BaseModelRef,
-    template: str | None,
-    adapter: Path,
-    curves: Path,
-    checkpoints: Path,
-    tracker: Tracker,
-    progress: Progress,
-) -> Tuned:
-    """Train on the Parquet files `train`, watch the loss on `evaluation`, write the folder `adapter` and the file `curves`.
-
-    base: the base's folder, `ref` what it is, `template` its chat template (generate). checkpoints: this training's own folder,
-    resumed from when it holds a whole checkpoint. Same inputs and seed on a CPU give the same adapter bytes, resumed or not.
-    Raises Misuse, BadInput, TrainingDiverged, or TryLater when stopped by SIGTERM.
+    Same job on a CPU gives the same adapter bytes, resumed or not. Raises Misuse, BadInput, Broken, TrainingDiverged, TryLater
+    when stopped by SIGTERM, CapReached at job.max_hours.
     """
+    if job.machine.processes > 1 and ranks().count == 1:
+        return tune_together(job, Tuned, tracker=tracker, progress=progress)
     progress("loading the base model", 0, 0)
-    tokenizer = load_tokenizer(base)
-    set_seed(params.seed)  # before the base: a new classification head is drawn while it loads
-    model = load_base(base, task, labels, quantize=params.tuner == "qlora")
-    limit = context_length(model)
-    if limit is not None and params.max_length > limit:
-        raise Misuse(
-            f"the base has room for {limit} tokens, fewer than max_length", where="train.max_length", fix=f"at most {limit}"
-        )
+    tokenizer = load_tokenizer(job.base)
+    template = ChatTemplate(tokenizer, job.template or "") if job.task is Task.GENERATE else None
+    choose(job)
+    set_seed(job.stage.seed)  # before the base: a new head or adapter is drawn while it is made
+    model = tunable(job.base, job.ref, job.stage, job.output, job.labels, start=job.start)
+    _check_length(job, model)
     progress("tokenising", 0, 0)
-    if task is Task.GENERATE:
-        chat = ChatTemplate(tokenizer, template or "")
-        splits = [encode_answers(paths, chat, max_length=params.max_length) for paths in (train, evaluation)]
-    else:
-        splits = [encode_labels(paths, tokenizer, labels, max_length=params.max_length) for paths in (train, evaluation)]
-        model.config.pad_token_id = tokenizer.pad_token_id  # decoders find a row's last token by it
-    _check_rows(splits[0], train, task)
-
-    model = new_adapter(model, params, task)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    drawn = Curves(tracker, checkpoints, every=params.logging_steps)
+    train, held = (_encoded(job, paths, tokenizer, template) for paths in (job.train, job.held))
+    _check_rows(job, train)
+    fitted = fit(job, train.lengths, labelled=train.learned.tolist())
+    learner = new_learner(job, model, train, held, tokenizer=tokenizer, template=template, packed=False)
+    trainable = sum(weight.numel() for weight in learner.model.parameters() if weight.requires_grad)
+    penalty = anchor(job, learner, train, progress)
+    curves = Curves(tracker, job.folder, every=job.stage.logging_steps)
     loop = Loop(
-        model,
-        task,
-        splits[0],
-        splits[1],
-        params,
-        pad_id=tokenizer.pad_token_id,
-        folder=checkpoints,
-        curves=drawn,
+        learner,
+        job.stage,
+        folder=job.folder,
+        curves=curves,
         progress=progress,
+        penalty=penalty,
+        micro_rows=fitted.micro_rows,
+        max_hours=job.max_hours,
+        machine=job.machine,
     )
     loop.run()
-
-    aside = adapter.with_name(f".{adapter.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write_adapter(model, aside, base=ref, task=task, labels=labels, params=params, template=template)
-    admit(aside, ref)  # what cannot be loaded again is not published
-    shutil.rmtree(adapter, ignore_errors=True)
-    aside.rename(adapter)
-    drawn.write(curves)
-    return Tuned(
-        steps=loop.total,
-        train_loss=drawn.train_loss,
-        eval_loss=drawn.eval_loss,
-        train_rows=len(splits[0]),
-        trainable_parameters=trainable,
-        counts={name: split.counts for name, split in zip(("train", "eval"), splits, strict=True)},
-    )
+    ranks().in_turn(lambda: _publish(job, model, curves))
+    return _told(loop, curves, fitted, train, held, trainable)
 
 
 def versions() -> dict[str, str]:
@@ -129,18 +89,90 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check_rows(encoded: Encoded, paths: Sequence[Path], task: Task) -> None:
-    where = str(paths[0].parent) if paths else "train"
-    if encoded.read and encoded.other_kinds == encoded.read:
-        held = ", ".join(f"{kind} ({rows})" for kind, rows in sorted(encoded.kinds.items()))
+def _encoded(job: Job, paths: Sequence[Path], tokenizer: Any, template: ChatTemplate | None) -> Encoded:
+    return encode(
+        paths,
+        job.objective,
+        job.stage.learns_from(job.task),
+        tokenizer,
+        template,
+        job.labels,
+        stage=job.stage,
+        identity=job.ref.tokenizer,
+        old=job.old,
+        cache=job.cache,
+    )
+
+
+def _publish(job: Job, model: Any, curves: Curves) -> None:
+    """The adapter by one rename, once it has been read again as whoever loads it will."""
+    if not ranks().first:
+        return
+    aside = job.adapter.with_name(f".{job.adapter.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write_adapter(
+        model,
+        aside,
+        base=job.ref,
+        task=job.task,
+        labels=job.labels,
+        stage=job.stage,
+        template=job.template,
+        start=job.start,
+    )
+    admit(aside, job.ref)  # what cannot be loaded again is not published
+    shutil.rmtree(job.adapter, ignore_errors=True)
+    aside.rename(job.adapter)
+    curves.write(job.curves)
+
+
+def _told(loop: Loop, curves: Curves, fitted: Fitted, train: Encoded, held: Encoded, trainable: int) -> Tuned:
+    machine = fitted.machine
+    if loop.micro_rows != fitted.micro_rows:
+        machine |= {"micro_rows": str(loop.micro_rows)}
+    if loop.stopped_early is not None:
+        machine |= {"stopped_early": loop.stopped_early}
+    return Tuned(
+        steps=loop.taken,
+        kept_step=loop.kept_step,
+        train_loss=curves.train_loss,
+        eval_loss=curves.eval_loss,
+        train_rows=train.counts["kept"],
+        trainable_parameters=trainable,
+        counts={"train": train.counts, "eval": held.counts},
+        measures=curves.last | loop.measures,
+        alarms=loop.alarms,
+        machine=machine,
+        hours=loop.hours,
+    )
+
+
+def _check_length(job: Job, model: Any) -> None:
+    limit = context_length(model)
+    if limit is not None and job.stage.max_length > limit:
         raise Misuse(
-            f"the task {task} learns from rows of {' and '.join(sorted(LEARNED_KINDS[task]))}, and the train split holds {held}",
-            where=where,
-            fix="ingest rows of a format that shows answers (docs/formats.md)",
+            f"the base has room for {limit} tokens, fewer than max_length", where="train.max_length", fix=f"at most {limit}"
         )
-    if not len(encoded):
+
+
+def _check_rows(job: Job, train: Encoded) -> None:
+    where = str(job.train[0].parent) if job.train else "train"
+    if train.read and train.other_kinds == train.read:
+        held = ", ".join(f"{kind} ({rows})" for kind, rows in sorted(train.kinds.items()))
+        wanted = " and ".join(job.stage.learns_from(job.task))
+        raise Misuse(
+            f"{job.objective} learns from rows of {wanted}, and the train split holds {held}",
+            where=where,
+            fix=f"ingest rows of such a format (docs/formats.md), or see train.kinds: {job.objective} is told in docs/methods.md",
+        )
+    if not len(train):
         raise BadInput(
-            f"no row is left to train on: {encoded.counts}",
+            f"no row is left to train on: {train.counts}",
             where=where,
-            fix="raise train.max_length, or look at the rows" if encoded.read else "the train split is empty",
+            fix="raise train.max_length, or look at the rows" if train.read else "the train split is empty",
         )
+    if job.output is Output.LABEL and len({train[n][0].labels[0] for n in range(len(train))}) < 2:
+        raise BadInput("all rows to train on have the same label", where=where, fix="there is nothing to tell apart")
+    if job.objective is Objective.KTO and len(set(train.extra["good"].tolist())) < 2:
+        log.warning("%s: all answers are %s", where, "good" if train.extra["good"][0] else "bad")

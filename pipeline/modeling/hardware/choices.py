@@ -45,8 +45,8 @@ class Fitted:
 
     @property
     def machine(self) -> dict[str, str]:
-        """For the record of the stage: what was chosen, and why."""
-        chosen = {
+        """For the record of the stage: what was chosen. Why depends on what else ran, and stands in the log and in RECORD."""
+        return {
             "micro_rows": str(self.micro_rows),
             "eval_rows": str(self.eval_rows),
             "gradient_checkpointing": _on(self.gradient_checkpointing),
@@ -56,7 +56,6 @@ class Fitted:
             "kernels": _on(self.choices.kernels),
             "predicted_mib": str(self.predicted // MIB),
         }
-        return chosen | {f"because.{name}": reason for name, reason in (self.choices.because | self.because).items()}
 
 
 def read_fitted(folder: Path) -> Fitted | None:
