@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.domain.record import digest_file
 from pipeline.errors import Broken
 from pipeline.modeling.checkpoints import BEST
+from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.trained import read_trained, write_trained
 
 
@@ -28,26 +29,35 @@ class Best:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._path.with_name(f".staging-{BEST}")
         write_trained(model, aside)
-        aside.replace(self._path)
-        self.digest = digest_file(self._path)
+        if ranks().first:
+            aside.replace(self._path)
+            self.digest = digest_file(self._path)
+        self.digest = ranks().as_first(self.digest)
 
     def copy_into(self, checkpoint: Path) -> None:
-        """Make it part of a checkpoint. A copy, not a link: one bad byte must not reach all checkpoints."""
+        """Make it part of a checkpoint. A copy, not a link: one bad byte must not reach all checkpoints. Raises Broken when it
+        has one already: earlier checkpoints have good copies."""
         if self.digest is not None:
             shutil.copyfile(self._path, checkpoint / BEST)
+            self._check(checkpoint / BEST)
 
     def restore(self, checkpoint: Path, digest: str | None) -> None:
         """Go back to what was the best when a checkpoint was written."""
-        self._path.unlink(missing_ok=True)
         self.digest = digest
-        if digest is not None:
-            shutil.copyfile(checkpoint / BEST, self._path)
+        if ranks().first:
+            self._path.unlink(missing_ok=True)
+            if digest is not None:
+                shutil.copyfile(checkpoint / BEST, self._path)
+        ranks().wait()
 
     def put_back(self, model: nn.Module) -> None:
         """Give the model these weights, if there are any. Raises Broken when they are not those that were written."""
         if self.digest is None:
             return
-        if digest_file(self._path) != self.digest:
-            fix = "run again: the checkpoints have copies of them"
-            raise Broken("the best weights are not what was written", where=str(self._path), fix=fix)
+        self._check(self._path)
         read_trained(model, self._path)
+
+    def _check(self, path: Path) -> None:
+        if digest_file(path) != self.digest:
+            fix = "run again: it goes on from the last checkpoint, which has a copy of them"
+            raise Broken("the best weights are not what was written", where=str(self._path), fix=fix)

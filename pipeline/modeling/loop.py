@@ -30,6 +30,8 @@ from pipeline.modeling.guard import check_gradient, check_loss, check_measures
 from pipeline.modeling.learning.learner import Learner, OwnRates, Penalty
 from pipeline.modeling.micro import Room
 from pipeline.modeling.noise import noisy_embeddings
+from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.parallel.sharding import keep_whole, shard
 from pipeline.modeling.random_state import untouched
 from pipeline.modeling.rhythm import Places, Rhythm, arguments
 from pipeline.modeling.stepping import Outcome, Stepping
@@ -79,6 +81,7 @@ class Loop(Trainer):  # type: ignore[misc]
         self.measures: dict[str, float] = {}
         self.per_epoch = math.ceil(len(learner.order) / stage.step_rows)
         self.total = stage.max_steps or math.ceil(stage.epochs * self.per_epoch)
+        self.shard = bool(machine and machine.shard and ranks().count > 1)
         self._best = Best(folder)
         self._signal = Signal()
         self._staging: Path | None = None
@@ -115,9 +118,7 @@ class Loop(Trainer):  # type: ignore[misc]
         Raises TrainingDiverged in the step in which a number goes bad; after a checkpoint TryLater when SIGTERM comes, and
         CapReached when the cap of time is; Broken when memory or the disk is too small.
         """
-        with untouched():  # what is prepared may come from a cache, and then draws nothing
-            self._stepping.prepare()
-        checkpoints.sweep(self.folder)
+        self._begin_together()
         found = checkpoints.find_last_whole(self.folder)
         for problem in found.skipped:
             log.warning("not resuming from %s", problem)
@@ -139,11 +140,24 @@ class Loop(Trainer):  # type: ignore[misc]
             self.measures, alarms = self.learner.closing()
         self.alarms = (*self.watch.alarms, *alarms)
 
+    def _begin_together(self) -> None:
+        """What comes before the first step and before any resume: all processes begin alike, and find what the first has made."""
+        others = ranks()
+        others.alike(self.model)
+        with untouched():  # what is prepared may come from a cache, and then draws nothing
+            others.in_turn(self._stepping.prepare)
+        if others.first:
+            checkpoints.sweep(self.folder)
+        others.wait()
+        if self.shard:
+            shard(self.model)
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measures on the eval split, noted in the curves and judged: is it the best so far, is it time to stop?"""
         step = self.taken
         with untouched():
-            measures = self._stepping.evaluate(step)
+            asked = ranks().first or self.shard  # of a model that is spread nobody can ask alone
+            measures = ranks().as_first(self._stepping.evaluate(step) if asked else {})
         if "eval_loss" not in measures:
             return measures
         check_loss(torch.tensor(measures["eval_loss"]), step=step, what="loss on the eval split")
@@ -170,6 +184,8 @@ class Loop(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, model: Any = None) -> Any:
         optimizer = super().create_optimizer(model)
+        if self.shard:
+            keep_whole(optimizer)
         if isinstance(self.learner, OwnRates):
             rates = {id(weight): self.learner.rate(name) for name, weight in self.model.named_parameters()}
             optimizer.param_groups[:] = [
@@ -199,6 +215,14 @@ class Loop(Trainer):  # type: ignore[misc]
         return str(self._staging or self.folder)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        if ranks().first:
+            self._save_as_first(model, trial)
+        elif self.shard:
+            write_trained(self.model, self.folder)  # which the first writes
+            self.optimizer.state_dict()
+        ranks().wait()
+
+    def _save_as_first(self, model: Any, trial: Any) -> None:
         self._staging = checkpoints.staging(self.folder)
         try:
             super()._save_checkpoint(model, trial)
@@ -237,8 +261,11 @@ class Loop(Trainer):  # type: ignore[misc]
 
     @property
     def asked_to_stop(self) -> bool:
-        """By SIGTERM or by the cap of time."""
-        return self._signal.come or self.stopwatch.over
+        """By SIGTERM or by the cap of time, whichever process was."""
+        come, over = zip(*ranks().gathered([self._signal.come, self.stopwatch.over]), strict=True)
+        if any(come):
+            self._signal.note()
+        return any(come) or any(over)
 
     def _write_own(self, written: Path) -> None:
         """Put what the Trainer does not know beside what it has written of a checkpoint."""

@@ -16,6 +16,7 @@ from pipeline.modeling.guard import check_loss, check_measures
 from pipeline.modeling.learning.learner import Batch, Learner, Penalty
 from pipeline.modeling.micro import Room, longest_first, pieces
 from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.parallel.sharding import sharded
 from pipeline.modeling.random_state import capture
 
 _LOSS = ""
@@ -62,7 +63,8 @@ class Stepping:
             self.learner.model.zero_grad()
             return self._gradients(step, places)
 
-        return self.room.fit("training", attempt, step=step - 1)
+        # Of a spread model nobody can do a step again alone: the others are in the midst of it.
+        return attempt() if sharded(self.learner.model) else self.room.fit("training", attempt, step=step - 1)
 
     def evaluate(self, step: int) -> dict[str, float]:
         """What the learner measures on the eval split after `step`."""
@@ -82,7 +84,9 @@ class Stepping:
         learner.model.train()
         units = learner.units(places) or 1.0
         sums: dict[str, Any] = {}
-        for piece in pieces(others.share(longest_first(places, learner.lengths(places))), self.room.training):
+        ordered = longest_first(places, learner.lengths(places))
+        mine = pieces(others.share(ordered), self.room.training)
+        for piece in mine:
             batch = self.to_device(learner.batch(piece))
             with self.accelerator.autocast():
                 losses = learner.losses(batch)
@@ -90,15 +94,27 @@ class Stepping:
             for name, value in {**losses.measures, _LOSS: losses.total.detach()}.items():
                 sums[name] = sums.get(name, 0.0) + value
             del batch, losses
+        if sharded(learner.model):
+            self._keep_step(ordered, len(mine))
         means = {name: value / units for name, value in others.total({k: float(v) for k, v in sums.items()}).items()}
         # Looked at once a step, so that a GPU is waited for once.
         loss = means.pop(_LOSS)
         check_loss(torch.tensor(loss), step=step)
         check_measures(means, step=step)
-        others.sum_gradients(learner.model)
+        if not sharded(learner.model):
+            others.sum_gradients(learner.model)
         if self.penalty is not None:
             means["penalty"] = self._penalise(self.penalty, step)
         return Outcome(loss, means)
+
+    def _keep_step(self, ordered: Sequence[int], done: int) -> None:
+        """Compute, for nothing, as often as the process with the most pieces: of a spread model each pass is a meeting of all."""
+        most = -(-len(ordered) // ranks().count)
+        for _ in range(done, -(-most // self.room.training)):
+            batch = self.to_device(self.learner.batch(ordered[-1:]))
+            with self.accelerator.autocast():
+                losses = self.learner.losses(batch)
+            self.accelerator.backward(losses.total * 0.0)
 
     def _penalise(self, penalty: Penalty, step: int) -> float:
         """Add the penalty's gradients, and give its value. It is of the weights alone, so each process adds the same."""
@@ -106,4 +122,4 @@ class Stepping:
         check_loss(value.detach(), step=step, what="penalty")
         if value.requires_grad:
             self.accelerator.backward(value)
-        return float(value)
+        return float(value.detach())

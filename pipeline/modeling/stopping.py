@@ -25,6 +25,10 @@ class Signal:
     def come(self) -> bool:
         return self._come.is_set()
 
+    def note(self) -> None:
+        """It has come to another process of this training."""
+        self._come.set()
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Within, SIGTERM only leaves a note. Only the main thread may say so; elsewhere the last regular checkpoint must do."""

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.errors import Broken
+from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.parallel.sharding import spread_like, whole
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -21,8 +23,13 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def write_trained(model: nn.Module, path: Path) -> None:
-    """Write the trainable weights to `path`, as they are, in their own number type."""
-    write_tensors({name: weight.detach() for name, weight in trainable(model).items()}, path)
+    """Write the trainable weights to `path`, as they are, in their own number type.
+
+    Where several processes train, all call this and the first one writes: weights that are spread over them are put together.
+    """
+    tensors = {name: whole(weight.detach()) for name, weight in trainable(model).items()}
+    if ranks().first:
+        write_tensors(tensors, path)
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -47,7 +54,7 @@ def read_trained(model: nn.Module, path: Path) -> None:
             raise Broken(f"{said}, {expected}", where=str(path), fix="remove this folder and run again")
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(tensors[name])
+            weight.copy_(spread_like(tensors[name], weight))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,8 +1,8 @@
 """Starts the processes of one training, relays what the first says, and leaves none of them behind.
 
 They are fresh interpreters of this machine that meet by a file, not by a port, and talk over the loopback interface. `torchrun`
-is not used: it is for many machines, its rendezvous listens on every interface, and it kills workers thirty seconds after SIGTERM,
-in which a large checkpoint is not written. What the processes do is worker.py's.
+is not used: it is for many machines, its rendezvous listens on every interface, and it kills workers thirty seconds after
+SIGTERM, in which a large checkpoint is not written. What the processes do is worker.py's.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _check_room(count: int) -> None:
 
 def _threads(count: int) -> int:
     """The threads that this process would use, shared out."""
-    return max(1, torch.get_num_threads() // count)
+    return max(1, int(torch.get_num_threads()) // count)
 
 
 def _listen(workers: list[subprocess.Popen[bytes]], stop: threading.Event, tracker: Tracker, progress: Progress) -> Any:
@@ -117,8 +117,8 @@ def _listen(workers: list[subprocess.Popen[bytes]], stop: threading.Event, track
     deadline: float | None = None
     with selectors.DefaultSelector() as selector:
         rests = dict.fromkeys(range(len(workers)), b"")
-        for rank, worker in enumerate(workers):
-            selector.register(_pipe(worker.stdout), selectors.EVENT_READ, rank)
+        for number, worker in enumerate(workers):
+            selector.register(_pipe(worker.stdout), selectors.EVENT_READ, number)
         while rests and (deadline is None or time.monotonic() < deadline):
             for key, _ in selector.select(timeout=None if deadline is None else max(0.0, deadline - time.monotonic())):
                 rank: int = key.data

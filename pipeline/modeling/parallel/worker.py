@@ -52,7 +52,9 @@ def _tune(rank: int, count: int, said: bytes, sender: Sender) -> None:
     from pipeline.modeling.training import Tuned, tune
 
     join(rank, count, Path(order["meeting"]))
-    tuned = tune(job, tracker=RelayTracker(sender, order["run_id"]), progress=sender.progress)
+    # What a run was sent is noted in a file by its id: the others, who send nothing, note it elsewhere.
+    run_id = order["run_id"] if rank == 0 else f"{order['run_id']}, process {rank}"
+    tuned = tune(job, tracker=RelayTracker(sender, run_id), progress=sender.progress)
     leave()
     sender.send(RESULT, TypeAdapter(Tuned).dump_python(tuned, mode="json"))
 
