@@ -207,7 +207,8 @@ def test_gradients_are_the_same_when_activations_are_computed_again(tiny_base):
         torch.nn.init.normal_(cast.value_head.weight)
         shake(cast, VALUE)
         if again:
-            cast.gradient_checkpointing_enable()
+            cast.policy.get_base_model().activation_checkpointing_enable()
+            cast.mind_recomputing()
         cast.train()
         with cast.playing(NAME) as model:
             logits, targets, _ = token_logits(model, BATCH)

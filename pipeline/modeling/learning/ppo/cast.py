@@ -21,7 +21,7 @@ REFERENCE, VALUE, REWARD = "reference", "value", "reward_"
 """Names of adapters beside the policy's; reward models have theirs after `reward_`."""
 
 
-class Cast(nn.Module):
+class Cast(nn.Module):  # type: ignore[misc]
     """`policy` is a peft LoRA model whose adapter `default` is the policy as it starts; other adapters are put beside it.
 
     The reference is the base with all adapters off while the policy changes nothing yet, else a frozen copy of the policy. The
@@ -52,15 +52,18 @@ class Cast(nn.Module):
         found: nn.Module = self.policy.get_input_embeddings()
         return found
 
-    def gradient_checkpointing_enable(self, **_: Any) -> None:
-        """Compute activations again in the backward pass; each layer then with the adapter that it was asked with, whichever is
-        on by that time."""
+    def mind_recomputing(self) -> None:
+        """Where activations are computed again in the backward pass (gradient checkpointing), let each layer do so with the
+        adapter that it was asked with, whichever is on by that time."""
+        model = self.policy.get_base_model()
+        if not any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            return
 
         def contexts() -> tuple[Any, Any]:
             return contextlib.nullcontext(), self.playing(self._playing)
 
         how = {"use_reentrant": False, "context_fn": contexts}
-        self.policy.get_base_model().activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
 
     @contextlib.contextmanager
     def playing(self, part: str | None) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from pipeline.errors import Misuse
 from pipeline.modeling.forward import label_log_probs, token_logits
 from pipeline.modeling.handshake import NAME
 from pipeline.modeling.learning.learner import Batch, Losses, Order
-from pipeline.modeling.learning.ppo.cast import Cast
+from pipeline.modeling.learning.ppo.cast import VALUE, Cast
 from pipeline.modeling.learning.ppo.hacking import check_answers
 from pipeline.modeling.learning.ppo.rollouts import (
     Answers,
@@ -29,7 +29,6 @@ from pipeline.modeling.learning.ppo.rollouts import (
     rollout,
 )
 from pipeline.modeling.learning.ppo.sampling import Sampling, chances
-from pipeline.modeling.micro import Room
 from pipeline.modeling.objectives import policy
 from pipeline.modeling.rows import IGNORED, Encoded, Row, collate
 from pipeline.params import StageParams
@@ -42,7 +41,8 @@ class PpoLearner:
     """Learns to give answers that are worth more.
 
     cast: the policy as it starts, with the reward models that stage.ppo.rewards names. train, held: prompts. read: the text of an
-    answer's ids. ends: ids that end an answer. prompts: in which order prompts are asked; default: shuffled.
+    answer's ids. ends: ids that end an answer. prompts: in which order they are asked, by default shuffled. A place is an answer
+    of the present rollout, a unit a token of one.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class PpoLearner:
         prompts: Order | None = None,
     ) -> None:
         self.model = cast
+        self.rows = stage.batch_size
         self.stage = stage
         self.ppo = ppo = stage.ppo
         _check_cut(stage)
@@ -67,7 +68,6 @@ class PpoLearner:
         self._prompts = PromptOrder(every, ppo.rollouts)
         self.order: Order = PassOrder(-(-len(every) // ppo.rollouts), ppo.rollouts, ppo.epochs, stage.seed)
         self._steps = ppo.rollouts * ppo.epochs // stage.step_rows
-        self._room = Room(training=stage.batch_size, evaluation=stage.eval_batch_size or stage.batch_size)
         self._coefficient = ppo.kl
         self._start: dict[str, float] = {}
         self._now: Rollout | None = None
@@ -75,7 +75,12 @@ class PpoLearner:
         self._last_step = 0
 
     def prepare(self) -> None:
-        """Nothing is known beforehand: the reference is asked of each rollout."""
+        """Nothing is computed beforehand: the reference is asked about the answers of each rollout."""
+        self.model.mind_recomputing()
+
+    def rate(self, name: str) -> float | None:
+        """The value may have a learning rate of its own."""
+        return self.ppo.value_learning_rate if name.startswith("value_head.") or f".{VALUE}." in name else None
 
     def begin_step(self, step: int, places: Sequence[int]) -> None:
         """Make the rollout that `step` learns from, unless it is there. Raises RewardHacked."""
@@ -137,14 +142,12 @@ class PpoLearner:
         start = {f"start.{name}": torch.tensor([value], dtype=torch.float64) for name, value in self._start.items()}
         kept = {
             "coefficient": torch.tensor([self._coefficient], dtype=torch.float64),
-            "rows": torch.tensor([self._room.training]),
             "last_step": torch.tensor([self._last_step]),
         }
         return kept | start | now
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         self._coefficient, self._last_step = float(state["coefficient"]), int(state["last_step"])
-        self._room.training = int(state["rows"])
         parts = {
             kind: {name.removeprefix(kind): tensor for name, tensor in state.items() if name.startswith(kind)}
             for kind in ("start.", "rollout.")
@@ -171,12 +174,7 @@ class PpoLearner:
         """Answers to the prompts of a rollout, found to be no hack of the reward, and the prompts."""
         asked = self._prompts_of(number)
         drawn = chances(len(asked.prompts), self.ppo.max_new_tokens, self.stage.seed, _TRAIN, number)
-        room = self._room
-        found = room.fit(
-            "training",
-            lambda: answer(self.model, asked, drawn, self._asking, rows=room.training),
-            step=self._last_step,
-        )
+        found = answer(self.model, asked, drawn, self._asking, rows=self.rows)
         measures = found.measures()
         self._start = self._start or {name: measures[name] for name in ("reward", "kl", "length", "repetition")}
         check_answers(measures, self._start, self.ppo, when=when)

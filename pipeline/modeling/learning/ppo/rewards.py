@@ -8,14 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from pipeline.modeling.learning.ppo.cast import Cast
+from pipeline.domain.model import BaseModelRef
+from pipeline.domain.tuning import Output
+from pipeline.errors import Broken, Misuse
+from pipeline.modeling.adapter import is_inner
+from pipeline.modeling.admission import Admitted, admit, fill_peft
+from pipeline.modeling.handshake import WEIGHTS
+from pipeline.modeling.learning.ppo.cast import REWARD, Cast
 from pipeline.modeling.learning.ppo.rules import judged
 from pipeline.modeling.loading import inference
 from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.tuners.lora import lora_config
+from pipeline.modeling.tuners.weights import tensors
 from pipeline.params.train import RewardSource
+
+
+def add_reward_model(cast: Cast, name: str, folder: Path, ref: BaseModelRef) -> None:
+    """Put the reward model of the stage `name`, in `folder`, beside the policy. ref: the base that both must be tuned on.
+
+    Raises Broken when it is not what it says (see admission.admit), or its tensors are not exactly those of such a LoRA on this
+    base and one head; Misuse when it is no reward model, or was tuned on other weights than the policy.
+    """
+    came = admit(folder, ref)
+    said, ours = came.handshake, cast.policy.making.shape
+    if said.output is not Output.SCORE:
+        raise Misuse(
+            f"{name} gives {said.output}, not a score", where="train.ppo.rewards", fix="name a stage of the objective reward"
+        )
+    if said.tuner is not ours.tuner:
+        what = f"{name} was tuned by {said.tuner}, the policy is by {ours.tuner}"
+        raise Misuse(what, where="train.ppo.rewards", fix="give both stages the same tuner: they share one base")
+    _check_same_weights(cast, name, came)
+    heads = {key: tensor for key, tensor in came.tensors.items() if not is_inner(key)}
+    head = next(iter(heads.values()), None)
+    if head is None or len(heads) > 1 or head.dim() != 2 or len(head) != 1:
+        raise Broken(f"a head of one row is wanted, and there is {sorted(heads)}", where=str(folder / WEIGHTS))
+    shape = said.model_copy(update={"output": Output.TEXT, "head": ()})
+    cast.add_reward(name, lora_config(shape, frozen=True), head)
+    inner = {key: tensor for key, tensor in came.tensors.items() if is_inner(key)}
+    fill_peft(cast.policy, inner, name=REWARD + name, where=str(folder / WEIGHTS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +90,19 @@ def appraise(
         parts[name_of(source)] = found
         total += source.weight * found
     return Worth(total, parts)
+
+
+def _check_same_weights(cast: Cast, name: str, came: Admitted) -> None:
+    """The base's own weights may have been tuned before either; then they must be the same under both."""
+    fix = "start both stages from the same"
+    if (came.handshake.weights is None) != (cast.policy.making.shape.weights is None):
+        raise Misuse(f"only one of {name} and the policy is on tuned weights", where="train.ppo.rewards", fix=fix)
+    if came.handshake.weights is None:
+        return
+    own = {key.replace(".base_layer.", "."): weight for key, weight in cast.policy.get_base_model().named_parameters()}
+    for key, tensor in tensors(came.replaced):
+        if key not in own or not torch.equal(tensor.to(own[key].dtype), own[key].detach().cpu()):
+            raise Misuse(f"{name} was tuned on another {key} than the policy", where="train.ppo.rewards", fix=fix)
 
 
 def scores(cast: Cast, name: str, texts: Sequence[list[int]], *, pad_id: int, rows: int) -> torch.Tensor:

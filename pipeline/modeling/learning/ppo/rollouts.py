@@ -178,16 +178,22 @@ class PromptOrder:
     def __init__(self, order: Order, size: int) -> None:
         self._order = order
         self._size = size
+        self._drawn: tuple[int, list[int]] = (-1, [])
 
     def of(self, number: int) -> list[int]:
         """Item numbers of rollout `number`, from 0."""
         epoch, skip = divmod(number * self._size, len(self._order))
         found: list[int] = []
         while len(found) < self._size:
-            self._order.epoch = epoch
-            found += list(self._order)[skip : skip + self._size - len(found)]
+            found += self._epoch(epoch)[skip : skip + self._size - len(found)]
             epoch, skip = epoch + 1, 0
         return found
+
+    def _epoch(self, epoch: int) -> list[int]:
+        if self._drawn[0] != epoch:
+            self._order.epoch = epoch
+            self._drawn = (epoch, list(self._order))
+        return self._drawn[1]
 
 
 class PassOrder:
