@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, data, drift, look, records, release, run
+from pipeline.commands import audit, data, drift, look, records, release, run, sweep
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     look.explore,
     look.advise,
     drift.drift,
+    sweep.sweep,
     release.promote,
     release.rollback,
     release.releases,

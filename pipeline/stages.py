@@ -112,7 +112,7 @@ def train_in(
     *,
     checkpoints: Path | None = None,
 ) -> TrainingRun:
-    """Train in a run's folder. checkpoints: a folder of the caller's, where finished stages stay, for trainings that share them."""
+    """Train in a run's folder. checkpoints: the caller's, where finished stages stay, for trainings that have them in common."""
     from pipeline.steps.train import train
 
     return train(

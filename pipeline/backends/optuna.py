@@ -1,8 +1,8 @@
 """Optuna: which point to try next, which trial to end early, and the memory of both in one SQLite file. Implements ports.Study.
 
-What a trial costs and what is made of it are not known here. Everything is written before it is acted on, in single statements, so
-that a sweep that was killed anywhere goes on with the trial that was under way. The next point is a function of the seed, the
-trial's number and what earlier trials came to: an interrupted sweep tries what an uninterrupted one does.
+What a trial costs and what is made of it are not known here. Everything is written before it is acted on, in single statements,
+so that a sweep that was killed anywhere goes on with the trial that was under way. The next point is a function of the seed,
+the trial's number and what earlier trials came to: an interrupted sweep tries what an uninterrupted one does.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class OptunaStudy:
                 memory = optuna.create_study(direction=self._direction, sampler=sampler)
                 memory.add_trials(history)
                 asked = memory.ask(self._space)
-            point = {key: _decoded(self._space[key], value) for key, value in asked.params.items()}
+            point = {key: _rounded(self._space[key], value) for key, value in asked.params.items()}
             if Trial(number=0, state="running", point=point).key not in tried:
                 return point
         return None
@@ -145,9 +145,13 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 def _decoded(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return json.loads(value)
+    return value
+
+
+def _rounded(distribution: BaseDistribution, value: Any) -> Any:
     if isinstance(distribution, FloatDistribution):
         return min(max(float(f"{value:.{_DIGITS}g}"), distribution.low), distribution.high)
-    return int(value)
+    return _decoded(distribution, value)
 
 
 def _encoded(distribution: BaseDistribution, value: Any) -> Any:

@@ -62,7 +62,7 @@ class Against(Value):
 
 
 class Comparison(Value):
-    """How sure it is that the best trial is the best. others: as many rows as were the nearest by the measure, and the params' own.
+    """How sure it is that the best trial is the best. others: those next to it by the measure, and that of the params' own point.
 
     The best of many on one split looks better there than it is, so an interval that only just leaves zero says little.
     """
@@ -76,8 +76,11 @@ class Comparison(Value):
 
 
 class SweepResult(Value):
-    """What a sweep came to. name: of its parent run. own: the trial of the params as they were. change: what the winner changes in
-    the params, as a patch; written: the file that was written. comparison: None where there was nothing to compare, or no rows."""
+    """What a sweep came to.
+
+    name: of its parent run. run: whose splits were used. own: the trial of the params as they are. comparison: None where there
+    was nothing to compare, or no rows. change: what the winner changes in the params, as a patch; written: where it now stands.
+    """
 
     name: str
     run: str

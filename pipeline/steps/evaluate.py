@@ -64,9 +64,7 @@ def evaluate(
     if len(rows):
         held = champion_adapter if champion.adapter_digest is not None else None
         subjects = _load(training, model, base=base, adapter=adapter, champion_adapter=held)
-        if ExampleKind.CALL in rows.kinds:
-            # Compared is what is said, and a model says a call as the candidate's template spells it.
-            rows = replace(rows, expected=subjects.spelled(rows.inputs, rows.expected, rows.kinds))
+        rows = as_said(rows, subjects)
         if model.task is Task.CLASSIFY:
             texts, labels = _labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
             subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
@@ -202,6 +200,13 @@ def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = s
         return said
 
     return answer
+
+
+def as_said(rows: SplitRows, subjects: Subjects) -> SplitRows:
+    """Rows whose expected calls are spelled as the first adapter's template has them: compared is what is said."""
+    if ExampleKind.CALL not in rows.kinds:
+        return rows
+    return replace(rows, expected=subjects.spelled(rows.inputs, rows.expected, rows.kinds))
 
 
 def asked_kinds(metrics: Sequence[str]) -> frozenset[ExampleKind]:
