@@ -14,6 +14,7 @@ from pipeline.domain.record import digest_file
 from pipeline.errors import Broken
 from pipeline.modeling.checkpoints import BEST
 from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.trained import read_trained, write_trained
 
 
@@ -25,14 +26,13 @@ class Best:
         self._path = folder / BEST
 
     def note(self, model: nn.Module) -> None:
-        """Take the present weights."""
+        """Take the present weights. Of several processes all call this, and the first one's file counts."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._path.with_name(f".staging-{BEST}")
         write_trained(model, aside)
         if ranks().first:
             aside.replace(self._path)
-            self.digest = digest_file(self._path)
-        self.digest = ranks().as_first(self.digest)
+        self.digest = ranks().as_first(digest_file(self._path) if ranks().first else "")
 
     def copy_into(self, checkpoint: Path) -> None:
         """Make it part of a checkpoint. A copy, not a link: one bad byte must not reach all checkpoints. Raises Broken when it

@@ -123,7 +123,7 @@ def stage(**changes: Any) -> StageParams:
         "batch_size": 4,
         "learning_rate": 0.05,
         "epochs": 1.5,
-        "save_steps": 1,
+        "save_steps": 100,
         "eval_steps": 2,
         "logging_steps": 1,
         "keep_checkpoints": 100,
