@@ -14,7 +14,6 @@ from pipeline.domain.record import digest_file
 from pipeline.errors import Broken
 from pipeline.modeling.checkpoints import BEST
 from pipeline.modeling.parallel.ranks import ranks
-from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.trained import read_trained, write_trained
 
 
