@@ -31,6 +31,7 @@ from pipeline.modeling.loading import context_length, device_class, load_tokeniz
 from pipeline.modeling.loop import Loop
 from pipeline.modeling.parallel.launching import tune_together
 from pipeline.modeling.parallel.ranks import ranks
+from pipeline.modeling.parallel.sharding import put_together
 from pipeline.modeling.rows import Encoded
 from pipeline.modeling.template import ChatTemplate
 from pipeline.modeling.tuners import tunable
@@ -46,7 +47,7 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
     when stopped by SIGTERM, CapReached at job.max_hours.
     """
     if job.machine.processes > 1 and ranks().count == 1:
-        return tune_together(job, Tuned, tracker=tracker, progress=progress)
+        return tune_together(job, tracker=tracker, progress=progress)
     progress("loading the base model", 0, 0)
     tokenizer = load_tokenizer(job.base)
     template = ChatTemplate(tokenizer, job.template or "") if job.task is Task.GENERATE else None
@@ -55,9 +56,9 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
     model = tunable(job.base, job.ref, job.stage, job.output, job.labels, start=job.start)
     _check_length(job, model)
     progress("tokenising", 0, 0)
-    train, held = (_encoded(job, paths, tokenizer, template) for paths in (job.train, job.held))
+    train, held = ranks().in_turn(lambda: [_encoded(job, paths, tokenizer, template) for paths in (job.train, job.held)])
     _check_rows(job, train)
-    fitted = fit(job, train.lengths, labelled=train.learned.tolist())
+    fitted = ranks().in_turn(lambda: fit(job, train.lengths, labelled=train.learned.tolist()))
     learner = new_learner(job, model, train, held, tokenizer=tokenizer, template=template, packed=False)
     trainable = sum(weight.numel() for weight in learner.model.parameters() if weight.requires_grad)
     penalty = anchor(job, learner, train, progress)
@@ -74,7 +75,10 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
         machine=job.machine,
     )
     loop.run()
-    ranks().in_turn(lambda: _publish(job, model, curves))
+    model = put_together(model, lambda: tunable(job.base, job.ref, job.stage, job.output, job.labels, start=job.start))
+    if ranks().first:
+        _publish(job, model, curves)
+    ranks().wait()
     return _told(loop, curves, fitted, train, held, trainable)
 
 
@@ -106,8 +110,6 @@ def _encoded(job: Job, paths: Sequence[Path], tokenizer: Any, template: ChatTemp
 
 def _publish(job: Job, model: Any, curves: Curves) -> None:
     """The adapter by one rename, once it has been read again as whoever loads it will."""
-    if not ranks().first:
-        return
     aside = job.adapter.with_name(f".{job.adapter.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

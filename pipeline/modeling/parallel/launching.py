@@ -20,14 +20,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import torch
-from pydantic import TypeAdapter
 
 from pipeline.errors import Broken, Misuse, TryLater, TunelineError
-from pipeline.modeling.job import Job
-from pipeline.modeling.parallel.relay import FAILED, JOB, RESULT, as_error, receive
+from pipeline.modeling.job import Job, Tuned
+from pipeline.modeling.parallel.relay import FAILED, JOB, RESULT, TUNED, as_error, receive
 from pipeline.ports import Progress, Tracker
 
 log = logging.getLogger(__name__)
@@ -44,11 +43,9 @@ _APART = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR",
 FORESEEN, DIED, UNFORESEEN = range(3)
 """Failures from the likest to be the cause of the others to the least: when a process dies, the others fail in talking to it."""
 
-T = TypeVar("T")
 
-
-def tune_together(job: Job, result: type[T], *, tracker: Tracker, progress: Progress) -> T:
-    """Run training.tune(job) in `job.machine.processes` processes, and give the `result` that the first one came to.
+def tune_together(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
+    """Run training.tune(job) in `job.machine.processes` processes, and give what the first one came to.
 
     Progress, curves and log records of the first are passed on as they come; SIGTERM is handed to all, which stop together after
     a checkpoint. The error of the process that failed first is raised as if it had happened here; the others are ended.
@@ -72,7 +69,7 @@ def tune_together(job: Job, result: type[T], *, tracker: Tracker, progress: Prog
                 said = _listen(workers, stop, tracker, progress)
         finally:
             _end(workers)
-    return TypeAdapter(result).validate_json(json.dumps(said))
+    return TUNED.validate_json(json.dumps(said))
 
 
 def _start(rank: int, count: int, order: dict[str, Any]) -> subprocess.Popen[bytes]:

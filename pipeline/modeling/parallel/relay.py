@@ -19,12 +19,13 @@ from pydantic import TypeAdapter
 
 from pipeline import errors
 from pipeline.errors import Broken, TunelineError
-from pipeline.modeling.job import Job
+from pipeline.modeling.job import Job, Tuned
 from pipeline.ports import Progress, Tracker
 
 log = logging.getLogger(__name__)
 
 JOB: TypeAdapter[Job] = TypeAdapter(Job)
+TUNED: TypeAdapter[Tuned] = TypeAdapter(Tuned)
 FAILED = "failed"
 RESULT = "result"
 

@@ -7,6 +7,7 @@ they know nothing of how many wrote them. All functions here are called by all p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,6 +44,24 @@ def layers(model: nn.Module) -> list[nn.Module]:
 def sharded(model: nn.Module) -> bool:
     """Whether `shard` was called on it."""
     return isinstance(model, FSDPModule)
+
+
+def put_together(model: Any, fresh: Callable[[], Any]) -> Any:
+    """`model` as of one process: itself, or where it is spread what `fresh` makes, with its weights. None but in the first.
+
+    fresh: makes the same model again, for which the first process must have room.
+    """
+    if not sharded(model):
+        return model
+    tensors = {name: whole(weight.detach()) for name, weight in model.named_parameters() if weight.requires_grad}
+    if dist.get_rank() != 0:
+        return None
+    again = fresh()
+    with torch.no_grad():
+        for name, weight in again.named_parameters():
+            if weight.requires_grad:
+                weight.copy_(tensors[name])
+    return again
 
 
 def whole(value: Any) -> Any:

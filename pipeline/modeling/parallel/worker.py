@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from pipeline.errors import TunelineError
-from pipeline.modeling.parallel.relay import JOB, RESULT, RelayLog, RelayTracker, Sender
+from pipeline.modeling.parallel.relay import JOB, RESULT, TUNED, RelayLog, RelayTracker, Sender
 
 
 def serve(rank: int, count: int) -> None:
@@ -44,19 +44,19 @@ def _tune(rank: int, count: int, said: bytes, sender: Sender) -> None:
     job = JOB.validate_json(json.dumps(order["job"]))
 
     import torch
+    import transformers
 
     torch.set_num_threads(order["threads"])
-    from pydantic import TypeAdapter
-
+    transformers.logging.set_verbosity_error()  # it would say that the processes are to be left to it
     from pipeline.modeling.parallel.ranks import join, leave
-    from pipeline.modeling.training import Tuned, tune
+    from pipeline.modeling.training import tune
 
     join(rank, count, Path(order["meeting"]))
     # What a run was sent is noted in a file by its id: the others, who send nothing, note it elsewhere.
     run_id = order["run_id"] if rank == 0 else f"{order['run_id']}, process {rank}"
     tuned = tune(job, tracker=RelayTracker(sender, run_id), progress=sender.progress)
     leave()
-    sender.send(RESULT, TypeAdapter(Tuned).dump_python(tuned, mode="json"))
+    sender.send(RESULT, TUNED.dump_python(tuned, mode="json"))
 
 
 def _watch(pipe: int) -> None:
