@@ -45,13 +45,16 @@ class OptunaStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+        file = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+        self._storage = optuna.storages.get_storage(file)  # which remembers what cannot change any more
         self._space = {key: _distribution(dimension) for key, dimension in space.items()}
         self._seed = seed
         self._direction = StudyDirection.MINIMIZE if least else StudyDirection.MAXIMIZE
         self._study = optuna.create_study(
-            storage=storage, study_name=name, direction=self._direction, load_if_exists=True, pruner=_pruner(pruning)
+            storage=self._storage, study_name=name, direction=self._direction, load_if_exists=True, pruner=_pruner(pruning)
         )
+
+        self._study_id = self._storage.get_study_id_from_name(name)
 
     def trials(self) -> tuple[Trial, ...]:
         return tuple(self._trial(found) for found in self._study.get_trials(deepcopy=False))
@@ -65,20 +68,19 @@ class OptunaStudy:
         return self.trials()[-1]
 
     def report(self, number: int, step: int, value: float) -> bool:
-        found = self._found(number)
-        steps: list[int] = found.user_attrs.get("steps", [])
-        trial = optuna.Trial(self._study, found._trial_id)
+        at = self._id(number)
+        steps: list[int] = self._storage.get_trial(at).user_attrs.get("steps", [])
         if step not in steps:
-            trial.set_user_attr("steps", [*steps, step])
-            trial.report(value, len(steps) + 1)
+            self._storage.set_trial_user_attr(at, "steps", [*steps, step])
+            self._storage.set_trial_intermediate_value(at, len(steps) + 1, value)
         return self.should_end(number)
 
     def should_end(self, number: int) -> bool:
-        found = self._found(number)
+        found = self._storage.get_trial(self._id(number))
         return bool(found.intermediate_values) and self._study.pruner.prune(self._study, found)
 
     def spent(self, number: int, seconds: float) -> None:
-        optuna.Trial(self._study, self._found(number)._trial_id).set_user_attr("seconds", seconds)
+        self._storage.set_trial_user_attr(self._id(number), "seconds", seconds)
 
     def finish(self, number: int, value: float) -> None:
         self._study.tell(number, value)
@@ -87,7 +89,7 @@ class OptunaStudy:
         self._study.tell(number, state=TrialState.PRUNED)
 
     def fail(self, number: int, why: str) -> None:
-        optuna.Trial(self._study, self._found(number)._trial_id).set_user_attr("note", why)
+        self._storage.set_trial_user_attr(self._id(number), "note", why)
         self._study.tell(number, state=TrialState.FAIL)
 
     def _next_point(self) -> Point | None:
@@ -110,8 +112,8 @@ class OptunaStudy:
                 return point
         return None
 
-    def _found(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
+    def _id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
     def _trial(self, found: FrozenTrial) -> Trial:
         measured = found.intermediate_values
