@@ -16,6 +16,7 @@ from torch import nn
 from pipeline.modeling.forward import answer_log_probs
 from pipeline.modeling.learning.learner import Batch, Losses, Order
 from pipeline.modeling.loading import inference
+from pipeline.modeling.packing import flat, looks_back_only, packs
 from pipeline.modeling.rows import Encoded, EpochOrder, Row, by_length, collate, collate_packed
 from pipeline.params.train import StageParams
 
@@ -24,8 +25,11 @@ class FromItems:
     """A learner (see learner.Learner) of `train` that is measured on `held`; one unit an item unless `units` says otherwise.
 
     order: of the items, by default shuffled with like lengths in one step. packed: whether several texts are put into one
-    sequence; see packing.py for when that is right.
+    sequence; by default where packing.py says so.
     """
+
+    per_token = True
+    """Whether single tokens are learned. What is said of a text as a whole is not packed."""
 
     def __init__(
         self,
@@ -36,17 +40,21 @@ class FromItems:
         *,
         pad_id: int,
         order: Order | None = None,
-        packed: bool = False,
+        packed: bool | None = None,
     ) -> None:
         self.model: Any = tuned
         self.train = train
         self.held = held
         self.stage = stage
         self.pad_id = pad_id
-        self.packed = packed
         self.rows = stage.batch_size
         self._lengths = np.asarray(train.lengths)
         self.order: Order = order or EpochOrder(self._lengths.tolist(), batch_size=stage.step_rows, seed=stage.seed)
+        if packed is None:
+            packed = self.per_token and packs(stage, tuned, self._lengths.tolist(), self.order)
+        self.packed = packed
+        # Noise on embeddings (NEFTune) is reckoned by the mask; else a model that only looks back is faster without one.
+        self._masked = not self.per_token or stage.neftune_alpha is not None or not looks_back_only(tuned)
 
     def prepare(self) -> None:
         """Nothing has to be known before the first step."""
@@ -70,7 +78,12 @@ class FromItems:
 
     def together(self, rows: Sequence[Row]) -> Batch:
         """Rows in one batch, packed or padded."""
-        return (collate_packed if self.packed else collate)(rows, self.pad_id)
+        if self.packed:
+            return collate_packed(rows, self.pad_id, width=sum(len(row.input_ids) for row in rows) if flat(self.model) else 0)
+        batch = collate(rows, self.pad_id)
+        if not self._masked:
+            del batch["attention_mask"]
+        return batch
 
     def losses(self, batch: Batch) -> Losses:
         raise NotImplementedError

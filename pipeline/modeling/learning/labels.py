@@ -16,6 +16,8 @@ from pipeline.modeling.rows import Encoded
 class Labels(FromItems):
     """Learns the one label of single rows."""
 
+    per_token = False
+
     def batch_of(self, side: Encoded, places: Sequence[int]) -> Batch:
         labels = torch.tensor([side[place][0].labels[0] for place in places], dtype=torch.long)
         return super().batch_of(side, places) | {"labels": labels}

@@ -19,6 +19,8 @@ _SURE = 0.05
 class Scores(FromItems):
     """Learns from pairs, the better text first in each."""
 
+    per_token = False
+
     def losses(self, batch: Batch) -> Losses:
         better, worse = self._scores(batch)
         loss = reward_loss(better, worse, centre=self.stage.reward.centre).sum()
