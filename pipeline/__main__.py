@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, data, drift, look, records, release, run, sweep
+from pipeline.commands import audit, data, drift, export, look, records, release, run, sweep
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ for command in (
     release.reconcile,
     release.status,
     release.ask,
+    export.export,
     records.who_has,
     records.forget,
     run.worktree,

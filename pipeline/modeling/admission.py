@@ -90,7 +90,7 @@ def attach(model: Any, admitted: Admitted, name: str) -> Any:
     if said.weights is not None:
         bare = bare_states(model)
         fill(model, admitted.replaced, replaced_names(model, said))
-    tuned = _put_peft(model, admitted, name) if said.has_peft else model
+    tuned = put_peft(model, admitted, name) if said.has_peft else model
     try:
         if said.has_peft:
             fill_peft(tuned, admitted.tensors, name=name, where=str(admitted.folder / WEIGHTS))
@@ -263,7 +263,8 @@ def _check_zeroed(zero: tuple[str, ...], handshake: Handshake, path: Path) -> No
         raise Broken(f"{zeroed[0]} is all zeros, so this part of the adapter does nothing", where=str(path))
 
 
-def _put_peft(model: Any, admitted: Admitted, name: str) -> Any:
+def put_peft(model: Any, admitted: Admitted, name: str) -> Any:
+    """`model` with a place for the peft adapter that was admitted, frozen, still to be filled (fill_peft)."""
     said = admitted.handshake
     try:
         if said.tuner is Tuner.SOFT_PROMPT:

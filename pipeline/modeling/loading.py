@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 # peft asks transformers by a name that transformers has since changed; nobody who reads it could do anything about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
-HEADS_KEPT_WHOLE = ["lm_head", "classifier", "score", "pre_classifier"]
+HEADS_KEPT_WHOLE = ["lm_head", "classifier", "score", "pre_classifier", "pooler"]
 
 
 def device() -> torch.device:
@@ -88,7 +88,7 @@ def load_base(
         "output_loading_info": True,
     }
     if quantize:
-        options["quantization_config"] = _nf4()
+        options["quantization_config"] = nf4()
         options["device_map"] = {"": device()}
     if output is not Output.TEXT:
         rows = tuple(labels) if output is Output.LABEL else ("score",)
@@ -106,7 +106,7 @@ def load_base(
     if output is not Output.TEXT:
         model.config.pad_token_id = load_tokenizer(path).pad_token_id  # decoders find a row's last token by it
     if quantize:
-        _keep_plain_kernels(model)
+        keep_plain_kernels(model)
     return (model if quantize else model.to(device())).eval()
 
 
@@ -145,7 +145,7 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({i for i in [*found, tokenizer.eos_token_id] if i is not None}))
 
 
-def _nf4() -> Any:
+def nf4() -> Any:
     """4-bit NormalFloat, as QLoRA has it (Dettmers et al., 2023)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -156,7 +156,7 @@ def _nf4() -> Any:
     )
 
 
-def _keep_plain_kernels(model: nn.Module) -> None:
+def keep_plain_kernels(model: nn.Module) -> None:
     """On CPUs with AVX512-BF16 bitsandbytes packs 4-bit weights anew for a bf16 kernel as soon as a layer is asked outside
     training: other numbers than were trained on, and an error where a matrix is narrower than a block (seen with 0.50.2)."""
     for module in model.modules():
