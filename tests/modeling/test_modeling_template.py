@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from modeling_kit import TEMPLATE, model_params, write_splits
+from modeling_kit import TEMPLATE, model_params
 
 from pipeline.domain.data import messages_to_input
 from pipeline.errors import BadInput, Misuse
@@ -91,77 +91,6 @@ def test_templates_that_cannot_serve_are_refused(tokenizer):
         ChatTemplate(tokenizer, "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}")
     with pytest.raises(BadInput, match="template refuses"):
         ChatTemplate(tokenizer, "{{ raise_exception('no') }}")
-
-
-def test_a_prompt_that_melts_into_the_answer_is_dropped_and_counted(tokenizer, tmp_path):
-    """With no special token between them, byte pairs merge across the border of some rows."""
-    from pipeline.modeling.encoding import encode_answers
-    from pipeline.modeling.template import ChatTemplate
-
-    loose = ChatTemplate(
-        tokenizer, "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %} I{% endif %}{% endfor %}"
-    )
-    good, bad = (ask("x"), " like it"), (ask("x"), "t is in Peru.")
-    assert loose.pairs([bad[0]], [bad[1]]) == [None]
-    data, _ = write_splits(tmp_path, [good] * 30 + [bad], [good], task="generate")
-    encoded = encode_answers([data / "train.parquet"], loose, max_length=64)
-    assert encoded.counts == {"read": 31, "kept": 30, "other_kinds": 0, "cut": 0, "dropped_long": 0, "dropped_boundary": 1}
-    data, _ = write_splits(tmp_path, [good] * 5 + [bad] * 5, [good], task="generate")
-    with pytest.raises(Misuse, match="no prefix"):
-        encode_answers([data / "train.parquet"], loose, max_length=64)
-
-
-def test_long_prompts_lose_their_start_and_long_answers_their_row(chat, tmp_path):
-    from pipeline.modeling.encoding import IGNORED, encode_answers
-
-    rows = [(ask("a"), "b"), (ask("word " * 50 + "last"), "b"), (ask("a"), "q" * 80)]
-    data, _ = write_splits(tmp_path, rows, rows[:1], task="generate")
-    encoded = encode_answers([data / "train.parquet"], chat, max_length=24)
-    assert encoded.counts == {"read": 3, "kept": 2, "other_kinds": 0, "cut": 1, "dropped_long": 1, "dropped_boundary": 0}
-    whole, cut = encoded
-    [pair] = chat.pairs(*[[part] for part in rows[1]])
-    assert cut.input_ids == (pair.prompt + pair.answer)[-24:]
-    assert cut.labels == [IGNORED] * (24 - len(pair.answer)) + pair.answer
-    assert len(whole.input_ids) == len(whole.labels) < 24
-
-
-def test_a_batch_is_masked_on_padding(chat, tmp_path):
-    from pipeline.modeling.encoding import IGNORED, collate, encode_answers
-
-    rows = [(ask("a"), "b"), (ask("a longer question"), "and a longer answer")]
-    data, _ = write_splits(tmp_path, rows, rows, task="generate")
-    encoded = encode_answers([data / "train.parquet"], chat, max_length=64)
-    batch = collate(list(encoded), 0, per_token=True)
-    assert batch["attention_mask"].sum(1).tolist() == [len(r.input_ids) for r in encoded]
-    assert (batch["labels"] != IGNORED).sum(1).tolist() == [sum(i != IGNORED for i in r.labels) for r in encoded]
-    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
-
-
-@given(
-    lengths=st.lists(st.integers(1, 50), min_size=1, max_size=300),
-    batch=st.integers(1, 17),
-    seed=st.integers(0, 2**32 - 1),
-    epoch=st.integers(0, 9),
-)
-def test_each_epoch_sees_each_row_once_in_an_order_of_its_own(lengths, batch, seed, epoch):
-    from pipeline.modeling.encoding import EpochOrder
-
-    order = EpochOrder(lengths, batch_size=batch, seed=seed)
-    order.epoch = epoch
-    seen = list(order)
-    assert sorted(seen) == list(range(len(lengths)))
-    assert seen == list(order)
-
-
-def test_long_texts_lose_their_end_and_strange_labels_are_refused(tokenizer, label_data, tmp_path):
-    from pipeline.modeling.encoding import encode_labels
-
-    data, splits = label_data
-    encoded = encode_labels([data / "train.parquet"], tokenizer, splits.labels, max_length=3)
-    assert encoded.cut == encoded.read == 60
-    assert {len(row.input_ids) for row in encoded} == {3}
-    with pytest.raises(BadInput, match="'number' is none of the 2 labels"):
-        encode_labels([data / "train.parquet"], tokenizer, ("animal", "colour"), max_length=64)
 
 
 def test_messages_are_parsed_strictly():

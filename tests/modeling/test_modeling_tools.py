@@ -14,6 +14,7 @@ from modeling_kit import Remembering, model_params, run, train_params, write_spl
 from pipeline.curation.formats import Parts, read_parts
 from pipeline.domain.curated import SplitFile, Splits, SplitSide
 from pipeline.domain.record import digest_file
+from pipeline.domain.tuning import LEARNS_FROM, Objective
 from pipeline.errors import Misuse
 from pipeline.evaluation.rows import read_split
 from pipeline.params import Reading
@@ -139,14 +140,20 @@ def rows_of_many_kinds() -> list[Parts]:
 
 
 def test_only_what_the_task_learns_from_is_encoded_and_the_rest_is_counted(chat, tokenizer, tmp_path):
-    from pipeline.modeling.encoding import encode_answers, encode_labels
+    from pipeline.modeling.encoding import encode
 
     rows = rows_of_many_kinds()
     side = split_of(tmp_path, rows)
-    encoded = encode_answers([tmp_path / part.path for part in side.parts], chat, max_length=400)
-    assert encoded.counts == {"read": 5, "kept": 2, "other_kinds": 3, "cut": 0, "dropped_long": 0, "dropped_boundary": 0}
-    assert tokenizer.decode(encoded[1].input_ids).endswith("No.<|end|>")
-    labels = encode_labels([tmp_path / part.path for part in side.parts], tokenizer, ("a",), max_length=64)
+    paths, stage = [tmp_path / part.path for part in side.parts], train_params(max_length=400)
+    encoded = encode(paths, Objective.SFT, LEARNS_FROM[Objective.SFT], tokenizer, chat, (), stage=stage)
+    assert {name: count for name, count in encoded.counts.items() if count} == {
+        "read": 5,
+        "kept": 2,
+        "items": 2,
+        "other_kinds": 3,
+    }
+    assert tokenizer.decode(encoded[1][0].input_ids).endswith("No.<|end|>")
+    labels = encode(paths, Objective.CLASSIFY, LEARNS_FROM[Objective.CLASSIFY], tokenizer, None, ("a",), stage=stage)
     assert (labels.read, labels.other_kinds, len(labels)) == (5, 5, 0)
 
 
