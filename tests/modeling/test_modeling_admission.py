@@ -11,33 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modeling_kit import Remembering, model_params, train_params
+from modeling_kit import model_params, run, train_params
 
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.record import digest_bytes
 from pipeline.errors import Broken, Tampered
 from pipeline.modeling.base import describe_base
-from pipeline.steps.train import train
 
 
 def tune(data: Any, base: Path, home: Path, task: str, **changes: Any) -> TrainingRun:
-    folder, splits = data
-    return train(
-        splits,
-        train_params(**({"max_steps": 6, "save_steps": 100} | changes)),
-        model_params(base, task),
-        data=folder,
-        out=home,
-        base=base,
-        checkpoints=home / "checkpoints",
-        tracker=Remembering(),
-    )
+    params = train_params(**({"max_steps": 6, "save_steps": 100} | changes))
+    return run(data, base, home, params=params, model=model_params(base, task))
 
 
 @pytest.fixture(scope="module")
 def trained(chat_data, tiny_base, tmp_path_factory):
     home = tmp_path_factory.mktemp("trained")
-    return home / "adapter", tune(chat_data, tiny_base, home, "generate")
+    return home / "out" / "adapter", tune(chat_data, tiny_base, home, "generate")
 
 
 @pytest.fixture
@@ -240,11 +230,11 @@ def test_an_adapter_on_a_4_bit_base_trains_reloads_and_refuses_full_precision(ta
     record = tune(chat_data if task == "generate" else label_data, tiny_base, tmp_path, task, tuner="qlora")
     again = tune(chat_data if task == "generate" else label_data, tiny_base, tmp_path, task, tuner="qlora")
     assert again.adapter_digest == record.adapter_digest
-    model, admitted = load(tmp_path / "adapter", tiny_base, task, files=record.adapter)
+    model, admitted = load(tmp_path / "out" / "adapter", tiny_base, task, files=record.adapter)
     assert model.is_loaded_in_4bit
-    full = load_base(tiny_base, record.task, admitted.handshake.labels)
+    full = load_base(tiny_base, admitted.handshake.output, admitted.handshake.labels)
     with pytest.raises(Broken, match="trained on a 4-bit"):
-        attach(full, admit(tmp_path / "adapter", record.base), "x")
+        attach(full, admit(tmp_path / "out" / "adapter", record.base), "x")
 
 
 def test_the_written_config_is_plain_and_sorted(trained):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from modeling_kit import model_params
 
-from pipeline.domain.data import Task
+from pipeline.domain.tuning import Output
 from pipeline.errors import Broken, Misuse
 from pipeline.modeling.base import describe_base, locate_base
 
@@ -65,7 +65,7 @@ def test_a_base_that_wants_code_run_is_refused(copied, key, file):
     from pipeline.modeling.loading import load_base
 
     with pytest.raises(Misuse, match=key):
-        load_base(copied, Task.GENERATE)
+        load_base(copied, Output.TEXT)
 
 
 def test_pickled_and_already_quantised_bases_are_refused(copied):
@@ -88,14 +88,14 @@ def test_a_base_with_a_layer_too_few_or_too_many_is_refused(copied):
     whole = load_file(copied / "model.safetensors")
     kept = {k: v for k, v in whole.items() if "layers.1.mlp" not in k}
     save_file(kept, copied / "model.safetensors", metadata={"format": "pt"})
-    for task, labels in ((Task.GENERATE, ()), (Task.CLASSIFY, ("a", "b"))):
+    for output, labels in ((Output.TEXT, ()), (Output.LABEL, ("a", "b"))):
         with pytest.raises(Broken, match=r"lacks 3 of the weights.*layers\.1\.mlp"):
-            load_base(copied, task, labels)
+            load_base(copied, output, labels)
     save_file(whole, copied / "model.safetensors", metadata={"format": "pt"})
     edit(copied / "config.json", num_hidden_layers=1)
-    for task, labels in ((Task.GENERATE, ()), (Task.CLASSIFY, ("a", "b"))):
+    for output, labels in ((Output.TEXT, ()), (Output.LABEL, ("a", "b"))):
         with pytest.raises(Broken, match=r"does not know 9 of the weights.*layers\.1\."):
-            load_base(copied, task, labels)
+            load_base(copied, output, labels)
 
 
 def test_bases_are_fp32_on_cpu_and_nf4_when_asked(tiny_base):
@@ -105,9 +105,9 @@ def test_bases_are_fp32_on_cpu_and_nf4_when_asked(tiny_base):
 
     if torch.cuda.is_available():
         pytest.skip("a GPU is used where there is one, in bf16")
-    assert {p.dtype for p in load_base(tiny_base, Task.GENERATE).parameters()} == {torch.float32}
-    four = load_base(tiny_base, Task.GENERATE, quantize=True)
+    assert {p.dtype for p in load_base(tiny_base, Output.TEXT).parameters()} == {torch.float32}
+    four = load_base(tiny_base, Output.TEXT, quantize=True)
     assert four.is_loaded_in_4bit
     assert {p.dtype for p in four.parameters()} == {torch.float32, torch.uint8}
     with pytest.raises(Misuse, match="two labels or more"):
-        load_base(tiny_base, Task.CLASSIFY, ("only",))
+        load_base(tiny_base, Output.LABEL, ("only",))

