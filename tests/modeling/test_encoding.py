@@ -230,9 +230,8 @@ def test_old_parts_and_tasks_are_told_of_each_item(tokenizer, chat, tmp_path):
     rows = [ranking("a", "1", "2", "3"), answer("x", "y"), preference("b", "1", "2")]
     paths = [write_rows(tmp_path / name, rows, sources=("a.jsonl", "b.jsonl")) for name in ("one.parquet", "two.parquet")]
     stage = stage_for(Objective.DPO, mix={"weights": {"a.jsonl": 2.0}})
-    found = encode(
-        paths, Objective.DPO, LEARNS_FROM[Objective.DPO], tokenizer, chat, (), stage=stage, old=frozenset({"two.parquet"})
-    )
+    pairs, old = LEARNS_FROM[Objective.DPO], frozenset({"two.parquet"})
+    found = encode(paths, Objective.DPO, pairs, tokenizer, chat, (), stage=stage, old=old)
     assert found.old.tolist() == [False] * 3 + [True] * 3
     assert found.tasks == ["a.jsonl"] * 6
     by_kind = stage_for(Objective.DPO, mix={"by": "kind", "weights": {"ranking": 2.0}})
