@@ -17,8 +17,8 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What has to be known before a base is loaded. precision: fp32 or bf16. attention: as transformers names it. kernels: those of
-    Liger. because: why, a sentence for each."""
+    """What has to be known before a base is loaded. precision: fp32 or bf16. attention: as transformers names it. kernels: those
+    of Liger. because: why, a sentence for each."""
 
     precision: str
     attention: str
@@ -33,12 +33,12 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """Choices, and how much is computed at once. micro_rows: items (rows, pairs) of a step; eval_rows: when measuring. predicted:
-    bytes at the peak."""
+    """Choices, and how much is computed at once. micro_rows: items (rows, pairs) of a step. tight: memory is given back at once,
+    which costs time. predicted: bytes at the peak."""
 
     micro_rows: int
-    eval_rows: int
     gradient_checkpointing: bool
+    tight: bool
     choices: Choices
     predicted: int
     because: dict[str, str] = field(default_factory=dict)
@@ -48,8 +48,8 @@ class Fitted:
         """For the record of the stage: what was chosen. Why depends on what else ran, and stands in the log and in RECORD."""
         return {
             "micro_rows": str(self.micro_rows),
-            "eval_rows": str(self.eval_rows),
             "gradient_checkpointing": _on(self.gradient_checkpointing),
+            "tight_memory": _on(self.tight),
             "precision": self.choices.precision,
             "attention": self.choices.attention,
             "compile": _on(self.choices.compile),

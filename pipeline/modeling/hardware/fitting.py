@@ -6,7 +6,9 @@ are memory.py's, what is free room.py's, what a GPU does faster probe.py's.
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,8 @@ from pathlib import Path
 from pipeline.domain.tuning import Objective, Tuner
 from pipeline.errors import Misuse
 from pipeline.modeling.hardware.choices import MIB, Choices, Fitted, read_fitted, write_fitted
-from pipeline.modeling.hardware.memory import Batch, Means, Prediction, predict
-from pipeline.modeling.hardware.room import Room, has_gpu, room
+from pipeline.modeling.hardware.memory import SPREAD, Batch, Means, Prediction, predict
+from pipeline.modeling.hardware.room import LIMITS, Room, has_gpu, room, status
 from pipeline.modeling.hardware.shape import Shape, read_shape
 from pipeline.modeling.job import Job
 from pipeline.params.train import MachineParams, StageParams
@@ -66,15 +68,14 @@ def fit(job: Job, lengths: Sequence[int], *, labelled: Sequence[int] | None = No
     """The largest micro-batch, halving from stage.batch_size, that is predicted to fit beside the model, which is loaded in this
     process; with gradient checkpointing where even one item would not fit without.
 
-    lengths: tokens of each item to train on, of its longer row where it is a pair. labelled: tokens with a loss of each; default:
-    all. Written to job.folder before it returns, and what is there already is what is returned. Raises Misuse when not even one
-    item fits.
+    lengths: tokens of each item to train on, of its longer row where it is a pair. labelled: tokens with a loss of each, of the
+    row that has more; default: all. Written to job.folder before it returns, and what is there already is returned. Raises Misuse when not even
+    one item fits.
     """
     kept = read_fitted(job.folder)
     if kept is not None:
         return kept
-    longest = max(lengths, default=1)
-    data = Data(longest, longest if labelled is None else max(labelled, default=1), len(job.labels))
+    data = data_of(job, lengths, labelled)
     chosen, shape = choose_for(job.base, job.stage, job.machine), read_shape(job.base)
     tried, free = largest(shape, job.stage, job.objective, data, chosen, job.machine, loaded=True)
     if not tried.fits:
@@ -82,6 +83,15 @@ def fit(job: Job, lengths: Sequence[int], *, labelled: Sequence[int] | None = No
     found = _fitted(job, chosen, tried, free)
     write_fitted(found, job.folder)
     return found
+
+
+def data_of(job: Job, lengths: Sequence[int], labelled: Sequence[int] | None) -> Data:
+    """What the largest micro-batch would hold, a row: the longest, and as many labelled tokens as the batch that has most."""
+    stage, longest = job.stage, max(lengths, default=1)
+    if job.objective is Objective.PPO:
+        return Data(min(longest + stage.ppo.max_new_tokens, stage.max_length), stage.ppo.max_new_tokens)
+    most = heapq.nlargest(stage.batch_size, lengths if labelled is None else labelled)
+    return Data(longest, math.ceil(sum(most) / max(len(most), 1)), len(job.labels))
 
 
 def choose_for(base: Path, stage: StageParams, machine: MachineParams) -> Choices:
@@ -125,23 +135,38 @@ def largest(
     """
     free = free or room()
     each = Room(free.bytes if free.gpu else free.bytes // machine.processes, free.bound, free.gpu)
-    for checkpointing in {"auto": (False, True), "on": (True,), "off": (False,)}[machine.gradient_checkpointing]:
-        means = Means(chosen.half, chosen.attention, checkpointing, free.gpu)
+    for means in _ways(chosen, machine, gpu=free.gpu):
         items = stage.batch_size
         while items:
             batch = Batch(items, data.tokens, data.labelled, data.labels, whole=items * machine.processes >= stage.step_rows)
             predicted = predict(shape, stage, objective, batch, means)
-            tried = Trial(items, means, predicted, wanted(predicted, loaded=loaded) <= each.bytes)
+            tried = Trial(items, means, predicted, wanted(predicted, each, loaded=loaded) <= each.bytes)
             if tried.fits:
                 return tried, each
             items //= 2
     return tried, each
 
 
-def wanted(predicted: Prediction, *, loaded: bool) -> int:
-    """Bytes still to be taken by this process, on the safe side."""
-    more = predicted.steps if loaded else predicted.total - predicted.parts["process"]
-    return int(more * predicted.high / predicted.total) + _SLACK
+def wanted(predicted: Prediction, free: Room, *, loaded: bool) -> int:
+    """Bytes still to be taken by this process, on the safe side. Weights that were loaded are mapped and may not be read yet:
+    they count as taken where addresses are limited, and not where memory is."""
+    held = predicted.total - predicted.steps
+    if not loaded:
+        more = predicted.total - predicted.parts["process"]
+    elif free.gpu or free.bound in LIMITS:
+        more = predicted.steps
+    else:
+        more = predicted.steps + max(held - status("VmRSS"), 0)
+    return int(more * (1 + SPREAD)) + _SLACK
+
+
+def _ways(chosen: Choices, machine: MachineParams, *, gpu: bool) -> list[Means]:
+    """From the fastest to the one that takes least memory."""
+    recomputed = {"auto": (False, True), "on": (True,), "off": (False,)}[machine.gradient_checkpointing]
+    tried = (
+        [(False, again) for again in recomputed] if gpu else [(False, recomputed[0]), *((True, again) for again in recomputed)]
+    )
+    return [Means(chosen.half, chosen.attention, again, tight, gpu) for tight, again in tried]
 
 
 def _fitted(job: Job, chosen: Choices, tried: Trial, free: Room) -> Fitted:
@@ -158,9 +183,9 @@ def _fitted(job: Job, chosen: Choices, tried: Trial, free: Room) -> Fitted:
         log.warning("gradient checkpointing is on: %s", because["gradient_checkpointing"])
     else:
         because["gradient_checkpointing"] = "not needed"
-    evaluated = job.stage.eval_batch_size or most
-    evaluated = evaluated if tried.items == most else min(evaluated, tried.items)
-    return Fitted(tried.items, evaluated, tried.means.checkpointing, chosen, tried.predicted.total, because)
+    if tried.means.tight:
+        because["tight_memory"] = "not even one row would fit without it"
+    return Fitted(tried.items, tried.means.checkpointing, tried.means.tight, chosen, tried.predicted.total, because)
 
 
 def _too_large(job: Job, shape: Shape, tried: Trial, free: Room) -> Misuse:
@@ -171,7 +196,7 @@ def _too_large(job: Job, shape: Shape, tried: Trial, free: Room) -> Misuse:
     def fits(tokens: int, **changes: object) -> bool:
         batch = Batch(1, tokens, tokens, len(job.labels), whole=False)
         other = predict(shape, stage.model_copy(update=changes), job.objective, batch, tried.means)
-        return wanted(other, loaded=False) <= free.bytes
+        return wanted(other, free, loaded=False) <= free.bytes
 
     lighter = [tuner for tuner in (Tuner.LORA, Tuner.QLORA) if tuner is not stage.tuner]
     fixes = [f"train.tuner: {tuner}" for tuner in lighter if fits(stage.max_length, tuner=tuner)]

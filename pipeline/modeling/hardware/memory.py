@@ -21,17 +21,19 @@ SPREAD = 0.2
 """How far off a prediction may be, beside the process itself: the range that people are told, and the margin that is kept."""
 _NF4 = 0.5 + 4 / 64 / 4 + 4 / 64 / 256
 """Bytes a weight: four bits, an 8-bit scale for each 64, and a 32-bit one for each 256 of those (Dettmers et al., 2023)."""
-_SAVED_COPIES = 2
+_SAVED_COPIES = 1
 """Measured: of what learns, made while a checkpoint is written."""
-ROWS_OF = {Objective.DPO: 2, Objective.ORPO: 2, Objective.REWARD: 2}
-"""Rows of an item: a pair has two."""
+_FRAGMENTED = 1.8
+"""Measured with glibc 2.36: what its allocator takes for each byte that comes and goes on a CPU, where blocks below 32 MiB are
+pooled. Given a fixed threshold it takes hardly more than is asked for, and 30 % more time (see Means.tight)."""
+_TIGHT = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What is in memory at once. items: rows, or pairs; tokens: of the longest row; labelled: tokens with a loss in the row that has
-    most; labels: how many a classifier tells apart. whole: whether it is a whole step, so that no gradient is kept from one
-    micro-batch while the next is computed."""
+    """What is in memory at once. items: rows, or pairs. tokens: of the longest row. labelled: of those with a loss. labels: how
+    many a classifier tells apart. whole: whether it is a whole step, so that no gradient is kept from one micro-batch while the
+    next is computed."""
 
     items: int
     tokens: int
@@ -42,18 +44,20 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """How a step is computed. half: bf16 weights and activations. checkpointing: activations computed twice."""
+    """How a step is computed. half: bf16 weights and activations. checkpointing: activations computed twice. tight: memory is
+    given back as soon as it is free, which costs time (on a CPU)."""
 
     half: bool = False
     attention: str = "sdpa"
     checkpointing: bool = False
+    tight: bool = False
     gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Bytes by what they are for: what is held throughout (process, weights, trained, moments, held aside) and what the step adds
-    at its peak (gradients, activations, logits, temporary)."""
+    at its peak (gradients, activations, logits, temporary, and what the allocator loses)."""
 
     parts: Mapping[str, int]
     trainable: int
@@ -80,10 +84,11 @@ def predict(shape: Shape, stage: StageParams, objective: Objective, batch: Batch
     """The peak of training `stage` on a base of `shape` when `batch` is in memory at once."""
     trainable = count_trainable(shape, stage, objective, batch.labels)
     number = 2 if means.half else 4
-    rows = batch.items * ROWS_OF.get(objective, 1)
+    rows = batch.items * rows_of(objective)
     tokens = batch.tokens + (stage.soft_prompt.tokens if stage.tuner is Tuner.SOFT_PROMPT else 0)
     layer, kept = _kept_numbers(shape, stage, tokens, means)
     activations, passing = _activations(shape, rows, tokens, number, layer, kept, means)
+    activations *= 2 if objective is Objective.PPO else 1  # the policy's and the value's
     logits = _logits(shape, objective, rows, batch, number)
     weights, trained = _weights(shape, stage, objective, trainable, number)
     gradients = 4 * trainable
@@ -107,8 +112,15 @@ def predict(shape: Shape, stage: StageParams, objective: Objective, batch: Batch
         "moments": 8 * trainable,
         "held aside": 8 * trainable if stage.ewc.weight else 0,
     }
-    parts = held | max(phases, key=lambda phase: sum(phase.values()))
-    return Prediction(parts, trainable)
+    peak = max(phases, key=lambda phase: sum(phase.values()))
+    if not means.gpu:
+        peak["lost"] = int(((_TIGHT if means.tight else _FRAGMENTED) - 1) * sum(peak.values()))
+    return Prediction(held | peak, trainable)
+
+
+def rows_of(objective: Objective) -> int:
+    """Rows of an item: a pair has two."""
+    return 2 if objective in (Objective.DPO, Objective.ORPO, Objective.REWARD) else 1
 
 
 def count_trainable(shape: Shape, stage: StageParams, objective: Objective, labels: int) -> int:
@@ -124,7 +136,7 @@ def count_trainable(shape: Shape, stage: StageParams, objective: Objective, labe
         width = shape.width if stage.soft_prompt.kind == "prompt" else shape.depth * 2 * shape.keys
         return stage.soft_prompt.tokens * width + head
     targets = adapted(shape, stage.target_modules)
-    heads = 2 if objective is Objective.PPO else 1  # the policy's and the value's
+    heads = 2 if objective is Objective.PPO else 1  # the policy's and the value's, which has a head of its own
     each = sum(stage.rank * (m.outputs + m.inputs) + (m.outputs if stage.dora else 0) for m in targets)
     return heads * each + head + (shape.width if heads == 2 else 0)
 
@@ -174,6 +186,8 @@ def _layer_numbers(shape: Shape, stage: StageParams, layer: tuple[Matrix, ...], 
     into_mlp = learns("gate", "up_proj", "intermediate", "c_fc", "fc1", "dense_h_to_4h") or (not shape.rms and learns("dense"))
     out_of_mlp = learns("down_proj", "output", "c_proj", "fc2", "dense")
     attended = 4.0 * queries
+    if targets and stage.dropout:  # what LoRA saw is kept instead, and the mask
+        into_attention = into_mlp = out_of_mlp = False
     if shape.rms:
         # Of an RMS norm the input stays, and what it was scaled to where its weight learns; in bf16 both are kept in fp32.
         norms = 2.0 * width * (2 if means.half else 1) * (2 if whole else 1)
@@ -187,7 +201,7 @@ def _layer_numbers(shape: Shape, stage: StageParams, layer: tuple[Matrix, ...], 
     kept = norms + attended + mlp + width * (into_attention + into_mlp)
     if shape.attention_dropout or means.attention == "eager":
         # Scores, what is left of them after dropout, and the mask, where no fused kernel does it.
-        kept += shape.heads * tokens * (3.0 if shape.attention_dropout else 1.5) * (0.4 if means.gpu else 1.0)
+        kept += shape.heads * tokens * (3.0 if shape.attention_dropout else 1.0) * (0.4 if means.gpu else 1.0)
     if targets:
         mine = [m for m in layer if m.name in targets]
         kept += sum(stage.rank * m.active for m in mine)
@@ -210,7 +224,7 @@ def _activations(shape: Shape, rows: int, tokens: int, number: int, layer: float
     passing = number * seen * (3 * shape.inner + 2 * shape.width)
     if means.attention == "eager" or shape.attention_dropout:
         passing = max(passing, 2 * number * rows * shape.heads * tokens * tokens)
-    mask = 5 * rows * tokens * tokens
+    mask = 4 * rows * tokens * tokens * shape.depth
     ends = 3 * number * seen * shape.width  # embeddings and the last norm
     if means.checkpointing:
         return int(number * seen * (shape.depth * shape.width + layer)) + ends + mask, passing
@@ -231,7 +245,7 @@ def _temporary(shape: Shape, stage: StageParams, objective: Objective, batch: Ba
     if stage.tuner is Tuner.QLORA:
         found += 2 * 4 * shape.largest_matrix
     if stage.dora:
-        found += 3 * 4 * shape.largest_matrix
+        found += 4 * max(3 * m.size + 2 * m.inputs**2 for m in adapted(shape, stage.target_modules))
     if objective is Objective.PPO:
         found += 2 * 4 * shape.depth * shape.keys * batch.items * (batch.tokens + stage.ppo.max_new_tokens)
     return found

@@ -5,6 +5,8 @@ A cut-down base of random weights is enough: layers are alike, and their kernels
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib.util
 import statistics
 import time
@@ -22,6 +24,7 @@ from pipeline.params.train import MachineParams, StageParams
 WORTH = 0.95
 """What costs this share of the time or more is no gain: the plainer choice stays."""
 _LAYERS, _TIMES, _WARM = 2, 5, 2
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 def choose_on_gpu(base: Path, stage: StageParams, machine: MachineParams) -> Choices:
@@ -110,9 +113,13 @@ def time_layers(
 
 
 def put_on(model: Any, fitted: Fitted) -> None:
-    """Carry out on a loaded model, with its tuner on it, what was chosen and is not a matter of loading: gradient checkpointing,
-    Liger kernels, compiling. Raises Misuse where the base does not know gradient checkpointing."""
+    """Carry out what was chosen: on a loaded model, with its tuner on it, attention, gradient checkpointing, Liger kernels and
+    compiling; on this process tight memory. Raises Misuse where the base does not know gradient checkpointing."""
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if whole.config._attn_implementation != fitted.choices.attention:
+        whole.set_attn_implementation(fitted.choices.attention)
+    if fitted.tight:
+        _hold_memory_tight()
     if fitted.gradient_checkpointing:
         try:
             # Not reentrant: it works where no input needs a gradient, as with frozen embeddings, and keeps random state.
@@ -124,6 +131,13 @@ def put_on(model: Any, fitted: Fitted) -> None:
         _put_kernels(whole)
     if fitted.choices.compile:
         whole.compile()
+
+
+def _hold_memory_tight() -> None:
+    """Have glibc give blocks of 1 MiB and more back as soon as they are free. Its own threshold grows to 32 MiB, and blocks below
+    it are pooled in a way that loses nearly as much as is used (memory._FRAGMENTED). Other allocators are left alone."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 def _put_kernels(model: Any) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 
 _NO_LIMIT = 1 << 60
+LIMITS = ("limit of address space", "limit of data")
+"""Bounds of what a process maps, whether it is used or not."""
 _GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
@@ -51,10 +53,10 @@ def host_room(proc: Path = Path("/proc/self"), cgroups: Path = Path("/sys/fs/cgr
     address space and data."""
     found = [Room(psutil.virtual_memory().available, "memory available")]
     found += [Room(free, "control group") for free in _group_rooms(proc, cgroups)]
-    for limit, field, name in ((resource.RLIMIT_AS, "VmSize", "address space"), (resource.RLIMIT_DATA, "VmData", "data")):
+    for limit, field, name in ((resource.RLIMIT_AS, "VmSize", LIMITS[0]), (resource.RLIMIT_DATA, "VmData", LIMITS[1])):
         soft, _ = resource.getrlimit(limit)
         if 0 <= soft < _NO_LIMIT:
-            found.append(Room(max(soft - status(field, proc), 0), f"limit of {name}"))
+            found.append(Room(max(soft - status(field, proc), 0), name))
     return min(found, key=lambda one: one.bytes)
 
 
