@@ -105,6 +105,12 @@ class Encoded(Dataset):  # type: ignore[misc]
         return found.reshape(len(self), -1) if len(self) else found.reshape(0, 1)
 
     @property
+    def row_learned(self) -> npt.NDArray[np.int64]:
+        """The same as `learned` of each row: [items, rows]."""
+        found = _joined([labels.labelled() for _, labels in self._chunks], np.int64)
+        return found.reshape(len(self), -1) if len(self) else found.reshape(0, 1)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of all ids and labels, and of where each row and item begins."""
         found = hashlib.sha256()

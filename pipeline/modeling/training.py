@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from pipeline.domain.data import Task
 from pipeline.domain.tuning import Objective, Output
 from pipeline.errors import BadInput, Misuse
 from pipeline.modeling.adapter import write_adapter
@@ -25,6 +24,7 @@ from pipeline.modeling.continual.ewc import anchor
 from pipeline.modeling.curves import Curves
 from pipeline.modeling.encoding import encode
 from pipeline.modeling.hardware import Fitted, choose, fit
+from pipeline.modeling.hardware.probe import put_on
 from pipeline.modeling.job import Job, Tuned
 from pipeline.modeling.learning.making import new_learner
 from pipeline.modeling.loading import context_length, device_class, load_tokenizer
@@ -50,7 +50,7 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
         return tune_together(job, tracker=tracker, progress=progress)
     progress("loading the base model", 0, 0)
     tokenizer = load_tokenizer(job.base)
-    template = ChatTemplate(tokenizer, job.template or "") if job.task is Task.GENERATE else None
+    template = ChatTemplate(tokenizer, job.template) if job.template is not None else None
     choose(job)
     set_seed(job.stage.seed)  # before the base: a new head or adapter is drawn while it is made
     model = tunable(job.base, job.ref, job.stage, job.output, job.labels, start=job.start)
@@ -58,8 +58,9 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
     progress("tokenising", 0, 0)
     train, held = ranks().in_turn(lambda: [_encoded(job, paths, tokenizer, template) for paths in (job.train, job.held)])
     _check_rows(job, train)
-    fitted = ranks().in_turn(lambda: fit(job, train.lengths, labelled=train.learned.tolist()))
-    learner = new_learner(job, model, train, held, tokenizer=tokenizer, template=template, packed=False)
+    fitted = ranks().in_turn(lambda: fit(job, train.row_lengths.max(1).tolist(), labelled=train.row_learned.max(1).tolist()))
+    put_on(model, fitted)
+    learner = new_learner(job, model, train, held, tokenizer=tokenizer, template=template)
     trainable = sum(weight.numel() for weight in learner.model.parameters() if weight.requires_grad)
     penalty = anchor(job, learner, train, progress)
     curves = Curves(tracker, job.folder, every=job.stage.logging_steps)

@@ -19,14 +19,12 @@ from pipeline.modeling.rows import Encoded
 from pipeline.modeling.template import ChatTemplate
 
 
-def new_learner(
-    job: Job, tuned: Any, train: Encoded, held: Encoded, *, tokenizer: Any, template: ChatTemplate | None, packed: bool
-) -> Learner:
+def new_learner(job: Job, tuned: Any, train: Encoded, held: Encoded, *, tokenizer: Any, template: ChatTemplate | None) -> Learner:
     """The learner of `job` on `tuned` (as tuners.tunable gave it). template: needed for ppo, which reads answers."""
     if job.objective is Objective.PPO:
         assert template is not None
         return _answering(job, tuned, train, held, tokenizer, template)
-    given: dict[str, Any] = {"pad_id": tokenizer.pad_token_id, "order": new_order(train, job.stage), "packed": packed}
+    given: dict[str, Any] = {"pad_id": tokenizer.pad_token_id, "order": new_order(train, job.stage)}
     match job.objective:
         case Objective.PRETRAIN | Objective.SFT:
             return Texts(tuned, train, held, job.stage, **given)
