@@ -1,7 +1,7 @@
 """Chooses how a stage is computed here: first what has to be known before the base is loaded, then the micro-batch that fits.
 
-What was chosen is written beside the checkpoints and read again, so that a resumed training computes as it began. Predictions
-are memory.py's, what is free room.py's, what a GPU does faster probe.py's.
+What was chosen is written beside the checkpoints and read again, so that a resumed training computes as it began. How the
+micro-batch is found is searching.py's, what a GPU does faster probe.py's.
 """
 
 from __future__ import annotations
@@ -10,42 +10,20 @@ import heapq
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.domain.tuning import Objective, Tuner
 from pipeline.errors import Misuse
 from pipeline.modeling.hardware.choices import MIB, Choices, Fitted, read_fitted, write_fitted
-from pipeline.modeling.hardware.memory import SPREAD, Batch, Means, Prediction, predict
-from pipeline.modeling.hardware.room import LIMITS, Room, has_gpu, room, status
+from pipeline.modeling.hardware.forecasting import warn_of_cap
+from pipeline.modeling.hardware.memory import Batch, predict
+from pipeline.modeling.hardware.room import Room, has_gpu
+from pipeline.modeling.hardware.searching import Data, Trial, largest, wanted
 from pipeline.modeling.hardware.shape import Shape, read_shape
 from pipeline.modeling.job import Job
 from pipeline.params.train import MachineParams, StageParams
 
 log = logging.getLogger(__name__)
-
-_SLACK = 32 * MIB
-"""Kept free whatever is predicted: allocators round up, and other threads take some."""
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """What is known of a stage's data. tokens: of the longest row; labelled: of those that have a loss, at most in a row;
-    labels: how many a classifier tells apart."""
-
-    tokens: int
-    labelled: int
-    labels: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A micro-batch with what is predicted for it, and whether it fits."""
-
-    items: int
-    means: Means
-    predicted: Prediction
-    fits: bool
 
 
 def choose(job: Job) -> Choices:
@@ -69,8 +47,8 @@ def fit(job: Job, lengths: Sequence[int], *, labelled: Sequence[int] | None = No
     process; with gradient checkpointing where even one item would not fit without.
 
     lengths: tokens of each item to train on, of its longer row where it is a pair. labelled: tokens with a loss of each, of the
-    row that has more; default: all. Written to job.folder before it returns, and what is there already is returned. Raises Misuse when not even
-    one item fits.
+    row that has more; default: all. Written to job.folder before it returns, and what is there already is returned. Raises
+    Misuse when not even one item fits.
     """
     kept = read_fitted(job.folder)
     if kept is not None:
@@ -80,6 +58,7 @@ def fit(job: Job, lengths: Sequence[int], *, labelled: Sequence[int] | None = No
     tried, free = largest(shape, job.stage, job.objective, data, chosen, job.machine, loaded=True)
     if not tried.fits:
         raise _too_large(job, shape, tried, free)
+    warn_of_cap(job, chosen, tried, free, lengths)
     found = _fitted(job, chosen, tried, free)
     write_fitted(found, job.folder)
     return found
@@ -116,57 +95,6 @@ def choose_for(base: Path, stage: StageParams, machine: MachineParams) -> Choice
         kernels=False,
         because={"machine": "a CPU: fp32 and SDPA, compiled only where params ask for it; nothing was probed"},
     )
-
-
-def largest(
-    shape: Shape,
-    stage: StageParams,
-    objective: Objective,
-    data: Data,
-    chosen: Choices,
-    machine: MachineParams,
-    *,
-    loaded: bool,
-    free: Room | None = None,
-) -> tuple[Trial, Room]:
-    """The largest micro-batch that fits into what is free for each process, or the least one that was tried, and what is free.
-
-    loaded: the model is in memory already; else it is to be counted too.
-    """
-    free = free or room()
-    each = Room(free.bytes if free.gpu else free.bytes // machine.processes, free.bound, free.gpu)
-    for means in _ways(chosen, machine, gpu=free.gpu):
-        items = stage.batch_size
-        while items:
-            batch = Batch(items, data.tokens, data.labelled, data.labels, whole=items * machine.processes >= stage.step_rows)
-            predicted = predict(shape, stage, objective, batch, means)
-            tried = Trial(items, means, predicted, wanted(predicted, each, loaded=loaded) <= each.bytes)
-            if tried.fits:
-                return tried, each
-            items //= 2
-    return tried, each
-
-
-def wanted(predicted: Prediction, free: Room, *, loaded: bool) -> int:
-    """Bytes still to be taken by this process, on the safe side. Weights that were loaded are mapped and may not be read yet:
-    they count as taken where addresses are limited, and not where memory is."""
-    held = predicted.total - predicted.steps
-    if not loaded:
-        more = predicted.total - predicted.parts["process"]
-    elif free.gpu or free.bound in LIMITS:
-        more = predicted.steps
-    else:
-        more = predicted.steps + max(held - status("VmRSS"), 0)
-    return int(more * (1 + SPREAD)) + _SLACK
-
-
-def _ways(chosen: Choices, machine: MachineParams, *, gpu: bool) -> list[Means]:
-    """From the fastest to the one that takes least memory."""
-    recomputed = {"auto": (False, True), "on": (True,), "off": (False,)}[machine.gradient_checkpointing]
-    tried = (
-        [(False, again) for again in recomputed] if gpu else [(False, recomputed[0]), *((True, again) for again in recomputed)]
-    )
-    return [Means(chosen.half, chosen.attention, again, tight, gpu) for tight, again in tried]
 
 
 def _fitted(job: Job, chosen: Choices, tried: Trial, free: Room) -> Fitted:

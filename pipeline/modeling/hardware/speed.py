@@ -44,14 +44,6 @@ class Work:
     labels: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What was measured on this machine: seconds of a step, of an item when the model is only asked (None: not known)."""
-
-    step: float
-    asked: float | None = None
-
-
 def count_steps(stage: StageParams, objective: Objective, items: int) -> int:
     """Optimizer steps of a stage over `items`."""
     if stage.max_steps is not None:
@@ -114,21 +106,17 @@ def step_seconds(
     return arithmetic + pieces * calls + trainable * _WEIGHT_SECONDS
 
 
-def stage_seconds(
-    shape: Shape, stage: StageParams, objective: Objective, work: Work, pace: Pace, *, flops: float, measured: bool
-) -> Span:
-    """Seconds of a whole stage: its steps, its evaluations, and once all rows where a reference is asked beforehand."""
+def stage_seconds(shape: Shape, stage: StageParams, objective: Objective, work: Work, step: float, *, measured: bool) -> Span:
+    """Seconds of a whole stage of steps that last `step`: with its evaluations, and where a reference is asked beforehand once
+    all items. Asking takes of a step's time what it takes of its arithmetic."""
     steps = count_steps(stage, objective, work.items)
-    asked = pace.asked
-    if asked is None:
-        asked = forward_flops(shape, work, stage, objective) * rows_of(objective) * _PADDING / (flops * EFFICIENCY)
-        asked += shape.depth * _LAYER_SECONDS / 2 / stage.batch_size
+    forward = forward_flops(shape, work, stage, objective) * rows_of(objective) * _PADDING
+    asked = step * forward / step_flops(shape, stage, objective, work)
     every = stage.eval_steps or max(math.ceil(work.items / stage.step_rows), 1)
-    evaluations = math.ceil(steps / every) if work.held else 0
-    items = evaluations * work.held
+    items = math.ceil(steps / every) * work.held
     if objective in (Objective.DPO, Objective.KTO):
         items += work.items + work.held
-    value, off = steps * pace.step + items * asked, MEASURED_SPREAD if measured else RECKONED_SPREAD
+    value, off = steps * step + items * asked, MEASURED_SPREAD if measured else RECKONED_SPREAD
     return Span(value=value, low=value / off, high=value * off)
 
 
