@@ -45,8 +45,8 @@ def begin(
         lora = _bring_peft(new_lora(model, _of_start(came, model, output)), came, keeps_head=keeps_head)
         model = lora.merge_and_unload(safe_merge=True)
     if stage.tuner in (Tuner.FULL, Tuner.LAST_LAYERS):
-        return _tune_weights(model, stage, output, came, bare)
-    return _tune_beside(model, stage, output, came, keeps_head=keeps_head)
+        return _tune_weights(model, stage, output, came, bare).eval()
+    return _tune_beside(model, stage, output, came, keeps_head=keeps_head).eval()
 
 
 def _tune_weights(model: Any, stage: StageParams, output: Output, came: Admitted | None, bare: torch.Tensor) -> Any:
