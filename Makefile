@@ -16,7 +16,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real drill-kill drill-schedule doctor clean
+.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf drill-kill drill-memory drill-schedule doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -26,6 +26,10 @@ help:
 	@echo "make bench-near  near duplicates: recall, precision and speed beside exact comparison and datasketch (minutes)"
 	@echo "make bench-who-has  look-ups among ten million records (minutes)"
 	@echo "make bench-real DATA=FOLDER  leaks, drift, personal data, label errors and native formats on public sets (long)"
+	@echo "make bench-train  tokens a second, memory and loss beside TRL's trainers and the plain Trainer (long)"
+	@echo "make bench-plan  memory and seconds that tuneline plan predicts, beside what came (minutes)"
+	@echo "make bench-continual, bench-tuners, bench-rlhf DATA=FOLDER  forgetting; every tuner on one task; reward and divergence (long)"
+	@echo "make drill-memory  a capped process that would have died ends with the same curve (minutes)"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
@@ -79,8 +83,26 @@ bench-real: install
 	OMP_NUM_THREADS=1 $(BIN)/python bench/drift.py --data $(DATA)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/label_errors.py $(DATA)/banking77/train.csv
 
+bench-train: install
+	$(BIN)/python bench/train.py
+
+bench-plan: install
+	$(BIN)/python bench/plan.py
+
+bench-continual: install
+	$(BIN)/python bench/continual.py --data $(DATA)
+
+bench-tuners: install
+	$(BIN)/python bench/tuners.py --data $(DATA)
+
+bench-rlhf: install
+	$(BIN)/python bench/rlhf.py --data $(DATA)
+
 drill-kill: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py tests/drills/test_drill_kill_stages.py
+
+drill-memory: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_memory_cap.py
 
 drill-schedule: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_schedule.py
