@@ -65,7 +65,7 @@ class Stopwatch:
         """For a reader there is always a whole file."""
         self._noted = self.seconds
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._path.with_name(f".{_NAME}-{os.getpid()}")
+        aside = self._path.with_name(f".staging-{os.getpid()}-{_NAME}")
         aside.write_text(json.dumps(self._noted), encoding="ascii")
         aside.replace(self._path)
 

@@ -47,7 +47,10 @@ def staging(folder: Path) -> Path:
 def sweep(folder: Path) -> None:
     """Remove what a killed process left half written."""
     for path in folder.glob(".staging-*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def commit(written: Path, folder: Path) -> Path:
@@ -107,10 +110,13 @@ def what_is_wrong(path: Path) -> str | None:
     for name in sorted(present - files.keys()):
         return f"{name} was not there when it was written"
     for name, digest in sorted(files.items()):
-        if (path / name).stat().st_size == 0:
-            return f"{name} is empty"
-        if digest_file(path / name) != digest:
-            return f"{name} is not what was written"
+        try:
+            if (path / name).stat().st_size == 0:
+                return f"{name} is empty"
+            if digest_file(path / name) != digest:
+                return f"{name} is not what was written"
+        except OSError as error:
+            return f"{name} cannot be read: {error}"
     if not files.keys() >= NEEDED:
         return f"{MARKER} does not list {min(NEEDED - files.keys())}"
     return None
