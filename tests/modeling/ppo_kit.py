@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.domain.tuning import Objective
+from pipeline.modeling.forward import token_logits
 from pipeline.modeling.learning.ppo.cast import Cast
 from pipeline.modeling.learning.ppo.learner import PpoLearner
-from pipeline.modeling.rows import SCHEMA, Encoded, Row, to_batch
+from pipeline.modeling.rows import IGNORED, SCHEMA, Encoded, Row, collate, to_batch
 from pipeline.params import StageParams
 
 END, PAD = 2, 0
@@ -34,6 +36,16 @@ def policy(base: Path, *, moved: float = 0.0, rank: int = 4, dropout: float = 0.
     return tuned.eval()
 
 
+def build_loud_base(base: Path, folder: Path) -> Path:
+    """The tiny base with larger embeddings: as it is its logits are all but equal, and no LoRA could make it say anything."""
+    shutil.copytree(base, folder)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(25.0)
+    model.save_pretrained(folder)
+    return folder
+
+
 def prompts(base: Path, texts: Sequence[str], answers: Sequence[str | None] = ()) -> Encoded:
     """Prompts in ids, as encoding them for ppo gives."""
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -46,9 +58,9 @@ def prompts(base: Path, texts: Sequence[str], answers: Sequence[str | None] = ()
 
 
 def stage(**changes: Any) -> StageParams:
-    ppo = {"rewards": ({"rule": "length", "words": 5},), "rollouts": 8, "epochs": 2, "max_new_tokens": 10} | changes.pop(
-        "ppo", {}
-    )
+    usual = {"rewards": ({"rule": "length", "words": 2},), "rollouts": 8, "epochs": 2, "max_new_tokens": 10, "kl_bound": 1000.0}
+    usual |= {"longest_growth": 100.0, "most_repetition": 0.99}
+    ppo = usual | changes.pop("ppo", {})
     settings = {"objective": Objective.PPO, "batch_size": 4, "learning_rate": 0.01, "max_length": 96} | changes
     return StageParams(**settings, ppo=ppo)
 
@@ -65,11 +77,10 @@ def learner(base: Path, how: StageParams, *, tuned: Any = None, train: Encoded |
 
 
 class Steps:
-    """Optimizer steps of a learner, as the loop takes them, cut into `micro_rows` answers at a time."""
+    """Optimizer steps of a learner, as the loop takes them."""
 
-    def __init__(self, learner: Any, *, micro_rows: int = 100) -> None:
+    def __init__(self, learner: Any) -> None:
         self.learner = learner
-        self.micro_rows = micro_rows
         self.done = 0
         weights = [weight for weight in learner.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(weights, lr=learner.stage.learning_rate, weight_decay=0.0)
@@ -87,21 +98,45 @@ class Steps:
         return found
 
     def _step(self, step: int, places: list[int]) -> dict[str, float]:
-        model = self.learner.model
-        model.train()
-        self.learner.begin_step(step, places)
-        units, sums = self.learner.units(places), {}
-        for start in range(0, len(places), self.micro_rows):
-            losses = self.learner.losses(self.learner.batch(places[start : start + self.micro_rows]))
-            (losses.total / units).backward()
-            for name, value in {"loss": float(losses.total.detach()), **losses.measures}.items():
-                sums[name] = sums.get(name, 0.0) + value / units
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        sums, _ = gradients(self.learner, step, places, rows=len(places))
+        torch.nn.utils.clip_grad_norm_(self.learner.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return sums
 
 
+def gradients(learner: Any, step: int, places: Sequence[int], *, rows: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Put the gradients of one step in place, cut into `rows` answers at a time; its measures, and the gradients by name."""
+    learner.model.zero_grad()
+    learner.begin_step(step, places)
+    learner.model.train()
+    units, sums = learner.units(places), {}
+    for start in range(0, len(places), rows):
+        losses = learner.losses(learner.batch(places[start : start + rows]))
+        (losses.total / units).backward()
+        for name, value in {"loss": float(losses.total.detach()), **losses.measures}.items():
+            sums[name] = sums.get(name, 0.0) + value / units
+    return sums, {name: w.grad.clone() for name, w in learner.model.named_parameters() if w.grad is not None}
+
+
 def weights(model: Any) -> dict[str, torch.Tensor]:
     """What a checkpoint holds of a model."""
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def taught(base: Path, answers: Sequence[str], *, steps: int = 120) -> Any:
+    """A policy that has learned to give `answers` in turn, and to end them, as a stage of sft leaves it."""
+    tuned, tokenizer = policy(base, rank=16), AutoTokenizer.from_pretrained(base)
+    texts = [f"<s><|user|>Where is {n}<|end|><|assistant|>{answers[n % len(answers)]}<|end|>" for n in range(16)]
+    rows = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        prompt = ids.index(tokenizer.convert_tokens_to_ids("<|assistant|>")) + 1
+        rows.append(Row(ids, [IGNORED] * prompt + ids[prompt:]))
+    batch = collate(rows, PAD)
+    optimizer = torch.optim.AdamW([weight for weight in tuned.parameters() if weight.requires_grad], lr=0.02)
+    for _ in range(steps):
+        logits, targets, _ = token_logits(tuned, batch)
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return tuned
