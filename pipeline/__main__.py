@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, data, drift, export, look, records, release, run, sweep
+from pipeline.commands import audit, data, drift, export, look, plan, records, release, run, sweep
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ for command in (
     look.explore,
     look.advise,
     drift.drift,
+    plan.plan,
     sweep.sweep,
     release.promote,
     release.rollback,

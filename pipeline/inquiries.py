@@ -1,14 +1,14 @@
-"""Looks at a project's data, bound to its stores: what is it about, will tuning on it pay. Only their own pages are written.
+"""Looks at a project's data, bound to its stores: what is it about, will tuning pay, what will it take. Only pages are written.
 
 No backend is picked here (see wiring.py), and nothing that a run depends on is made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.domain.curated import Splits
 from pipeline.domain.data import Snapshot, Task
 from pipeline.ports import Embedder, Progress
 from pipeline.wiring import World, find_base, find_encoder, take_in
@@ -16,8 +16,9 @@ from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.domain.advice import Advice
-    from pipeline.domain.exploration import Exploration, Shown
-    from pipeline.exploring.costs import Cost
+    from pipeline.domain.exploration import Exploration
+    from pipeline.domain.planning import Plan
+    from pipeline.modeling.hardware.work import Sides
     from pipeline.params import Params
 
 
@@ -59,10 +60,25 @@ def advise_on(world: World, params: Params, number: int | None, out: Path | None
         folder=workspace.snapshot,
         out=folder,
         embedder=_embedder(world, workspace, params),
-        cost=lambda rows: _cost(find_base(world, workspace, params), params, snapshot.rows, rows),
+        cost=lambda: _planned(world, workspace, params, snapshot, folder=workspace.snapshot, trying=False, progress=progress),
         progress=progress,
     )
     return found, folder
+
+
+def plan_for(world: World, params: Params, number: int | None, *, trying: bool, progress: Progress) -> Plan:
+    """What a training by `params` would take on a kept run's data; where none is kept, on the sources, read into a scratch
+    folder. trying: see steps.plan."""
+    from pipeline.backends.run_folder import kept_runs
+
+    if number is not None or any(kept_runs(world.git, params.model.name, kind) for kind in ("run", "data")):
+        workspace, snapshot = _kept_snapshot(world, params, number)
+        folder = workspace.snapshot
+        return _planned(world, workspace, params, snapshot, folder=folder, trying=trying, progress=progress)
+    with world.scratch() as folder:
+        snapshot = take_in(world, params, folder, params.ingest.sources, progress=progress)
+        here = Workspace(world.git.root)
+        return _planned(world, here, params, snapshot, folder=folder, trying=trying, progress=progress)
 
 
 def _kept_snapshot(world: World, params: Params, number: int | None) -> tuple[Workspace, Snapshot]:
@@ -79,25 +95,34 @@ def _embedder(world: World, workspace: Workspace, params: Params) -> Embedder:
     return TextEncoder(find_encoder(world, workspace, params))
 
 
-def _cost(base: Path, params: Params, rows: int, sample: Sequence[Shown]) -> Cost:
-    import psutil
+def _sides(workspace: Workspace, params: Params, snapshot: Snapshot) -> Sides:
+    """What the run's split made of the snapshot, or where there is none what params would make of it."""
+    from pipeline.modeling.hardware.work import Sides
 
-    from pipeline.exploring.costs import Cost, measure_flops
-    from pipeline.modeling.base import count_parameters, count_tokens
+    if workspace.splits_record.exists():
+        splits = Splits.read(workspace.splits_record)
+        if splits.snapshot == snapshot.digest:
+            return Sides(splits.train.rows, splits.eval.rows, splits.labels, f"the splits of {workspace.root.name}")
+    share = params.split
+    train, held = round(snapshot.rows * (1 - share.eval - share.test)), round(snapshot.rows * share.eval)
+    return Sides(train, held, (), f"the shares of params' split of {snapshot.rows:,} rows")
 
-    seen = [f"{row.text} {row.output}" for row in sample]
-    per_row = count_tokens(seen, base / "tokenizer.json") / max(len(seen), 1)
-    parameters, train = count_parameters(base), params.train
-    passes = train.epochs
-    if train.max_steps is not None:
-        passes = train.max_steps * train.batch_size * train.gradient_accumulation / max(rows, 1)
-    longest = min(per_row * 4, train.max_length) * train.batch_size
-    return Cost(
-        parameters=parameters,
-        tokens=int(min(per_row, train.max_length) * rows),
-        passes=passes,
-        flops=measure_flops(),
-        # Weights, and for each token of a batch a few dozen numbers as wide as the base (its width from its size).
-        memory_gib=(4 * parameters + 4 * longest * 40 * (parameters / 12) ** 0.4) / 2**30 + 0.5,
-        available_gib=psutil.virtual_memory().available / 2**30,
-    )
+
+def _planned(
+    world: World, workspace: Workspace, params: Params, snapshot: Snapshot, *, folder: Path, trying: bool, progress: Progress
+) -> Plan:
+    from pipeline.steps.plan import plan
+
+    with world.scratch() as scratch:
+        return plan(
+            snapshot,
+            params.train,
+            params.model,
+            folder=folder,
+            sides=_sides(workspace, params, snapshot),
+            base=find_base(world, workspace, params),
+            scratch=scratch,
+            root=workspace.root,
+            trying=trying,
+            progress=progress,
+        )

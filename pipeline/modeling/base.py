@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import os
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +34,6 @@ TOKENIZER_FILES = (
 )
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "*.jinja", *TOKENIZER_FILES]
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
-_HEADER_CAP = 64 << 20
 REFUSED_CONFIG = ("auto_map", "parent_library", "_attn_implementation", "_attn_implementation_internal", "custom_pipelines")
 
 
@@ -149,35 +146,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def count_parameters(base: Path) -> int:
-    """Weights of a base that a token meets in a matrix product (all but embeddings), from the headers of its safetensors files: 8
-    bytes of length, then JSON. Raises Broken for files that are none."""
-    total = 0
-    for path in sorted(base.glob("*.safetensors")):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-            if not 0 < length <= _HEADER_CAP:
-                raise Broken("this is no safetensors file", where=str(path))
-            try:
-                header = json.loads(file.read(length))
-            except ValueError as error:
-                raise Broken(f"the header of this safetensors file cannot be read: {error}", where=str(path)) from error
-        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if not _is_no_product(name))
-    return total
-
-
-def _is_no_product(name: str) -> bool:
-    return name == "__metadata__" or ("embed" in name and "lm_head" not in name)
-
-
-def count_tokens(texts: Sequence[str], tokenizer: Path) -> int:
-    """Tokens of all texts by a tokenizer.json, uncut."""
+def count_tokens(texts: Sequence[str], tokenizer: Path) -> list[int]:
+    """Tokens of each text by a tokenizer.json, uncut."""
     from tokenizers import Tokenizer
 
     counting = Tokenizer.from_file(str(tokenizer))
     counting.no_padding()
     counting.no_truncation()
-    return sum(len(found.ids) for found in counting.encode_batch(list(texts)))
+    return [len(found.ids) for found in counting.encode_batch(list(texts))]
 
 
 def _package_folder(name: str) -> Path:

@@ -12,10 +12,9 @@ from pathlib import Path
 from pipeline.curation.sampling import draw_rows
 from pipeline.domain.advice import Advice, Answer, Opinion
 from pipeline.domain.data import LEARNED_KINDS, Snapshot, Task
-from pipeline.domain.exploration import Shown
+from pipeline.domain.planning import Plan
 from pipeline.errors import Misuse
 from pipeline.evaluation.metrics import token_f1
-from pipeline.exploring.costs import Cost
 from pipeline.exploring.evidence import CLOSE, Likeness, Neighbours, disagreement, lift, word_origins
 from pipeline.exploring.learning_curve import Curve, classifier, neighbour, probe
 from pipeline.exploring.topics import Vectors
@@ -34,10 +33,10 @@ def advise(
     folder: Path,
     out: Path,
     embedder: Embedder,
-    cost: Callable[[Sequence[Shown]], Cost],
+    cost: Callable[[], Plan],
     progress: Progress = silent,
 ) -> Advice:
-    """Probe the snapshot in `folder`; write advice.json and advise.html below `out`. cost: what tuning on such rows would take.
+    """Probe the snapshot in `folder`; write advice.json and advise.html below `out`. cost: what tuning on it would take.
 
     Only rows with an answer or a label are probed. Raises Misuse when there are fewer than 50 of them.
     """
@@ -63,7 +62,7 @@ def advise(
             _enough(curve, classify=classify),
             _consistent(found, answers, likeness),
             _solvable(found, curve, prompts, answers, likeness, classify=classify),
-            _costly(cost(rows), snapshot.rows),
+            _costly(cost()),
         ),
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -145,10 +144,19 @@ def _solvable(
     return Answer(question=question, opinion=Opinion.YES, because=said, evidence=evidence)
 
 
-def _costly(cost: Cost, rows: int) -> Answer:
-    said = f"about {cost.hours:.2g} hours on this machine (within a factor of three), {cost.memory_gib:.1f} GiB"
-    opinion = Opinion.YES if cost.fits and cost.hours < 24 else Opinion.NO
-    return Answer(question="Is it affordable here?", opinion=opinion, because=said, evidence=cost.evidence(rows))
+def _costly(plan: Plan) -> Answer:
+    seconds, asked = plan.seconds, [stage.as_asked for stage in plan.stages if stage.as_asked is not None]
+    peak = max((one.memory.value for one in asked), default=0.0)
+    hours = f"{seconds.value / 3600:.2g} hours on this machine ({seconds.low / 3600:.2g} to {seconds.high / 3600:.2g})"
+    said = f"about {hours}, {peak / 2**30:.1f} GiB; tuneline plan says more"
+    evidence = {
+        "base": f"{plan.weights / 1e6:.1f} million weights",
+        "machine": f"{plan.room / 2**30:.1f} GiB free ({plan.bound})",
+    }
+    for stage in plan.stages:
+        evidence[stage.name] = f"{stage.items:,} rows of {stage.tokens:.0f} tokens, {stage.steps:,} steps, {stage.asked}"
+    opinion = Opinion.YES if plan.fits and seconds.value < 24 * 3600 else Opinion.NO
+    return Answer(question="Is it affordable here?", opinion=opinion, because=said, evidence=evidence)
 
 
 def _equal(a: str, b: str) -> float:

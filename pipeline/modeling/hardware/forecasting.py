@@ -15,7 +15,8 @@ from pipeline.modeling.hardware.choices import MIB, Choices
 from pipeline.modeling.hardware.room import Room
 from pipeline.modeling.hardware.searching import Data, Trial, largest
 from pipeline.modeling.hardware.shape import Shape, read_shape
-from pipeline.modeling.hardware.speed import Work, count_steps, measure_flops, stage_seconds, step_seconds
+from pipeline.modeling.hardware.speed import count_steps, measure_flops, stage_seconds, step_seconds
+from pipeline.modeling.hardware.work import Work
 from pipeline.modeling.job import Job
 from pipeline.params.train import MachineParams, StageParams
 

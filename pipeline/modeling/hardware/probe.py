@@ -112,6 +112,20 @@ def time_layers(
     return statistics.median(took[_WARM:])
 
 
+def gpu_flops(*, half: bool, size: int = 8192) -> float:
+    """Floating-point operations a second of the GPU in matrix products [size, size]."""
+    device, dtype = torch.device("cuda", 0), torch.bfloat16 if half else torch.float32
+    matrix = torch.ones((size, size), dtype=dtype, device=device)
+    took = []
+    for _ in range(_WARM + _TIMES):
+        _wait(device)
+        started = time.perf_counter()
+        matrix @ matrix
+        _wait(device)
+        took.append(time.perf_counter() - started)
+    return 2.0 * size**3 / statistics.median(took[_WARM:])
+
+
 def put_on(model: Any, fitted: Fitted) -> None:
     """Carry out what was chosen: on a loaded model, with its tuner on it, attention, gradient checkpointing, Liger kernels and
     compiling; on this process tight memory. Raises Misuse where the base does not know gradient checkpointing."""

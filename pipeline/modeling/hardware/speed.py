@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pipeline.domain.planning import Span
 from pipeline.domain.tuning import OUTPUT_OF, Objective, Output, Tuner
 from pipeline.modeling.hardware.memory import rows_of
 from pipeline.modeling.hardware.shape import Shape, adapted
+from pipeline.modeling.hardware.work import Work
 from pipeline.params.train import StageParams
 
 EFFICIENCY = 0.6
@@ -29,19 +29,6 @@ _WEIGHT_SECONDS = 8e-9
 _PADDING = 1.1
 MEASURED_SPREAD, RECKONED_SPREAD = 1.5, 3.0
 """By what factor seconds may be off, where steps were measured, and where they were not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A stage's data. items: rows or pairs to train on; held: those it is measured on. tokens: of a row on average, as it is cut;
-    longest: of the longest; labelled: of a row with a loss, on average. labels: how many a classifier tells apart."""
-
-    items: int
-    held: int
-    tokens: float
-    longest: int
-    labelled: float
-    labels: int = 0
 
 
 def count_steps(stage: StageParams, objective: Objective, items: int) -> int:
@@ -118,6 +105,15 @@ def stage_seconds(shape: Shape, stage: StageParams, objective: Objective, work: 
         items += work.items + work.held
     value, off = steps * step + items * asked, MEASURED_SPREAD if measured else RECKONED_SPREAD
     return Span(value=value, low=value / off, high=value * off)
+
+
+def machine_flops(*, gpu: bool, half: bool) -> float:
+    """Floating-point operations a second of whatever models are put on, in a large matrix product."""
+    if not gpu:
+        return measure_flops()
+    from pipeline.modeling.hardware.probe import gpu_flops
+
+    return gpu_flops(half=half)
 
 
 def measure_flops(size: int = 768, seconds: float = 0.2) -> float:
