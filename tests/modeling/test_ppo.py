@@ -1,4 +1,4 @@
-"""PPO at work: what a step learns from, that nothing hangs on memory or on a resume, that rewards rise, that hacked ones stop it."""
+"""PPO at work: what steps learn from, that nothing hangs on memory or a resume, that rewards rise, that hacked ones stop it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def policy(taught):
 
 
 def test_a_rollout_is_what_its_answers_say_one_by_one(base, policy):
-    """Every number of a rollout again, from logits of whole forward passes of each text by itself, by the formulas as they stand."""
+    """Every number of a rollout again, from whole forward passes of each text by itself, by the formulas as they stand."""
     how = ppo_kit.stage(learning_rate=0.002, ppo={"kl": 0.1, "gamma": 0.9, "gae_lambda": 0.8, "temperature": 0.7})
     learner = ppo_kit.learner(base, how, tuned=policy)
     steps = ppo_kit.Steps(learner)
