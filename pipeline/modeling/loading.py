@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 # peft asks transformers by a name that transformers has since changed; nobody who reads it could do anything about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
-HEADS_KEPT_WHOLE = ["lm_head", "classifier", "score", "pre_classifier", "pooler"]
+HEADS_KEPT_WHOLE = ["lm_head", "classifier", "score", "pre_classifier", r".*\.pooler"]
+"""Never in 4 bits, for they are learned whole; as the library matches names: from their start, as patterns."""
 
 
 def device() -> torch.device:
