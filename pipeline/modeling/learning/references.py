@@ -26,7 +26,7 @@ from pipeline.modeling.rows import Encoded
 @dataclass(frozen=True, slots=True)
 class Reference:
     """What a stage starts from. start: its digest. bare: whether it is the base itself, without anything. how: what else decides
-    the numbers (quantised or not, an adapter gone on from). cache: the folder where they are kept; None keeps nothing."""
+    the numbers (quantised or not). cache: the folder where they are kept; None keeps nothing."""
 
     start: str
     bare: bool
@@ -38,7 +38,7 @@ class Reference:
         model = learner.model
         of = {
             "reference": self.start,
-            "how": self.how,
+            "how": [self.how, "" if self.bare else learner.stage.tuner],
             "rows": side.digest,
             "batched": learner.batched,
             "attention": getattr(model.config, "_attn_implementation", ""),
