@@ -1,4 +1,7 @@
-"""Resuming: bit for bit after any kind of stop, never from a torn checkpoint, never from another training's."""
+"""Resuming a training step: bit for bit after any kind of stop, never from another training's state.
+
+What becomes of damaged checkpoints is in test_loop_checkpoints.py, each objective at each step in test_loop_objectives.py.
+"""
 
 from __future__ import annotations
 
@@ -45,21 +48,18 @@ def test_a_killed_process_loses_nothing(whole, chat_data, tiny_base, tmp_path):
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from modeling_kit import Remembering, model_params, train_params
+from modeling_kit import run
 from pipeline.domain.curated import Splits
-from pipeline.steps.train import train
-home, base = Path({str(tmp_path)!r}), Path({str(tiny_base)!r})
+home = Path({str(tmp_path)!r})
 def progress(what, done, total):
     if what == "training" and done == 10:
         os.kill(os.getpid(), signal.SIGKILL)
-train(Splits.read(home / "splits.json"), train_params(), model_params(base), data=Path({str(folder)!r}), base=base,
-      out=home / "out", checkpoints=home / "checkpoints", tracker=Remembering(), progress=progress)
+run((Path({str(folder)!r}), Splits.read(home / "splits.json")), Path({str(tiny_base)!r}), home, progress=progress)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2]
-    )
-    [folder_] = (tmp_path / "checkpoints").iterdir()
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, cwd=root)
     assert done.returncode == -signal.SIGKILL, done.stderr
+    [folder_] = (tmp_path / "checkpoints").iterdir()
     assert sorted(p.name for p in folder_.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-9"]
     (folder_ / ".staging-1").mkdir()  # what a kill in mid-write leaves
     assert run(chat_data, tiny_base, tmp_path) == whole[1]
@@ -89,41 +89,6 @@ def test_a_changed_run_never_resumes_from_foreign_state(chat_data, tiny_base, tm
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1  # the other's, still resumable
 
 
-TORN = {
-    "adapter flipped": ("adapter_model.safetensors", lambda b: b[:-5] + bytes([b[-5] ^ 1]) + b[-4:]),
-    "optimizer flipped": ("optimizer.pt", lambda b: b[:900] + bytes([b[900] ^ 1]) + b[901:]),
-    "optimizer missing": ("optimizer.pt", None),
-    "scheduler missing": ("scheduler.pt", None),
-    "random state empty": ("rng_state.pth", lambda b: b""),
-    "trainer state torn": ("trainer_state.json", lambda b: b[: len(b) // 2]),
-    "curves missing": ("curves.json", None),
-    "marker torn": ("complete.json", lambda b: b[:-9]),
-    "marker missing": ("complete.json", None),
-    "all but a name gone": ("*", None),
-}
-
-
-@pytest.mark.parametrize("damage", TORN)
-def test_a_torn_checkpoint_is_named_and_passed_over(damage, interrupted, tmp_path):
-    from pipeline.modeling.checkpoints import find_last_whole
-
-    name, change = TORN[damage]
-    [source] = (interrupted / "checkpoints").iterdir()
-    folder = Path(shutil.copytree(source, tmp_path / "copy"))
-    assert find_last_whole(folder).step == 9
-    for path in (folder / "checkpoint-9").glob(name):
-        if change is None:
-            path.unlink()
-        else:
-            path.write_bytes(change(path.read_bytes()))
-    found = find_last_whole(folder)
-    assert found.path == folder / "checkpoint-6"
-    [sentence] = found.skipped
-    assert sentence.startswith("checkpoint-9: ")
-    if name not in ("*", "complete.json"):
-        assert name in sentence
-
-
 def test_training_goes_on_from_the_last_whole_checkpoint(interrupted, whole, chat_data, tiny_base, tmp_path, caplog):
     home = Path(shutil.copytree(interrupted, tmp_path / "copy"))
     [folder] = (home / "checkpoints").iterdir()
@@ -133,19 +98,3 @@ def test_training_goes_on_from_the_last_whole_checkpoint(interrupted, whole, cha
     assert record == whole[1]
     assert steps[0] == 7
     assert "not resuming from checkpoint-9: optimizer.pt is missing" in caplog.text
-
-
-def test_no_checkpoint_is_removed_before_the_next_is_whole(chat_data, tiny_base, tmp_path, monkeypatch):
-    from pipeline.errors import Broken
-    from pipeline.modeling import checkpoints
-
-    def full(path: Path) -> None:
-        if "checkpoint-9" in str(path):
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "_flush", full)
-    with pytest.raises(Broken, match=r"step 9 could not be written.*No space left"):
-        run(chat_data, tiny_base, tmp_path)
-    [folder] = (tmp_path / "checkpoints").iterdir()
-    assert sorted(p.name for p in folder.glob("*checkpoint*")) == ["checkpoint-3", "checkpoint-6"]
-    assert not list(folder.glob(".staging*"))

@@ -61,20 +61,33 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(whole, chat_dat
 
 @contextlib.contextmanager
 def poisoned(where: str, step: int, value: float):
-    """Put `value` into the loss, one gradient or one weight of the given step, through the library's own doors."""
+    """Put `value` into the loss, one gradient or one weight of the given step."""
+    import dataclasses
+
     import torch
     from transformers import Trainer
 
+    from pipeline.modeling.learning.texts import Texts
     from pipeline.modeling.loop import Loop
 
     patch = pytest.MonkeyPatch()
 
     def now(loop: Loop) -> bool:
-        return loop.state.global_step + 1 == step and loop.model.training
+        return loop.taken + 1 == step
 
     if where == "loss":
-        real_loss = Trainer.compute_loss
-        patch.setattr(Trainer, "compute_loss", lambda s, *a, **k: real_loss(s, *a, **k) * (value if now(s) else 1.0))
+        real_begin, real_losses = Texts.begin_step, Texts.losses
+
+        def begin(learner, begun, places):
+            learner.begun = begun
+            return real_begin(learner, begun, places)
+
+        def losses(learner, batch):
+            found = real_losses(learner, batch)
+            return dataclasses.replace(found, total=found.total * value) if learner.begun == step else found
+
+        patch.setattr(Texts, "begin_step", begin)
+        patch.setattr(Texts, "losses", losses)
     elif where == "gradient":
         real_clip = Trainer._clip_grad_norm
 
