@@ -71,7 +71,7 @@ def sees_texts_apart(model: Any) -> bool:
     behind = [logits[:, len(first) :] for logits in behind]
     close = 0.05 if alone.dtype == torch.bfloat16 else 1e-4
     near = bool((behind[0] - alone).abs().max() <= close * alone.abs().max())
-    return torch.equal(behind[0], behind[1]) and near
+    return bool(torch.equal(behind[0], behind[1])) and near
 
 
 def looks_back_only(model: Any) -> bool:
@@ -80,7 +80,7 @@ def looks_back_only(model: Any) -> bool:
     with _asked(model):
         batch = torch.stack([torch.cat([second, first]), torch.cat([second, other])])
         one, two = model(input_ids=batch, use_cache=False).logits[:, : -len(first)]
-    return torch.equal(one, two)
+    return bool(torch.equal(one, two))
 
 
 def _texts(model: Any) -> list[torch.Tensor]:

@@ -200,9 +200,11 @@ def test_each_question_is_also_put_with_the_answer_of_another_row(make):
     assert len(cut.input_ids) == 12
 
 
-def test_kto_of_a_single_row_and_of_none_can_be_measured(make):
-    one = make(Objective.KTO, count=1, held=0)
+@pytest.mark.parametrize("objective", BY_PLACES)
+def test_splits_of_a_single_row_can_be_learned_from_and_measured(make, objective):
+    one = make(objective, count=1, held=1)
     assert np.isfinite(step(one, [[0]])[0])
+    assert all(np.isfinite(value) for value in one.evaluate(4).values())
 
 
 def test_a_reward_model_that_is_no_better_than_the_longer_answer_says_so(make):

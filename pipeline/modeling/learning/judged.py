@@ -48,8 +48,7 @@ class Judged(FromItems):
         return batch | {"before": torch.from_numpy(own.before[at]), "good": torch.from_numpy(own.good[at])}
 
     def losses(self, batch: Batch) -> Losses:
-        loss, measures = self._loss(batch, self._divergence)
-        return Losses(loss, {name: float(value) for name, value in measures.items()})
+        return Losses(*self._loss(batch, self._divergence))
 
     def evaluate(self, batch_size: int) -> dict[str, float]:
         """eval_loss; eval_accuracy: answers that have moved to the right side of the divergence; eval_margin: how far, times

@@ -19,10 +19,11 @@ Batch = dict[str, torch.Tensor]
 @dataclass(frozen=True, slots=True)
 class Losses:
     """What a batch came to. total: the summed loss of its units, differentiable, a scalar. measures: sums over the same units,
-    for the curves; the loop divides both by the units of the whole step, so a step is the same however it is cut into batches."""
+    for the curves, tensors where they lie on a GPU that need not be waited for yet; the loop divides both by the units of the
+    whole step, so a step is the same however it is cut into batches."""
 
     total: torch.Tensor
-    measures: dict[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
 
 
 class Order(Protocol):

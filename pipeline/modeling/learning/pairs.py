@@ -37,8 +37,7 @@ class Preferred(FromItems):
         return batch if before is None else batch | {"before": torch.from_numpy(before[list(places)].T.flatten())}
 
     def losses(self, batch: Batch) -> Losses:
-        loss, measures = self._loss(batch)
-        return Losses(loss, {name: float(value) for name, value in measures.items()})
+        return Losses(*self._loss(batch))
 
     def evaluate(self, batch_size: int) -> dict[str, float]:
         """eval_loss, without smoothing; eval_accuracy: pairs of which the better answer has become the likelier one;
@@ -92,7 +91,7 @@ class Odds(FromItems):
 
     def losses(self, batch: Batch) -> Losses:
         text, odds, measures = self._parts(batch)
-        return Losses(text * self._weight + odds, {name: float(value) for name, value in measures.items()})
+        return Losses(text * self._weight + odds, measures)
 
     def evaluate(self, batch_size: int) -> dict[str, float]:
         """eval_loss; eval_accuracy: pairs of which the better answer is the likelier a token; eval_margin: the log of how many

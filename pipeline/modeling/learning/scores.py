@@ -26,7 +26,7 @@ class Scores(FromItems):
         loss = reward_loss(better, worse, centre=self.stage.reward.centre).sum()
         with torch.no_grad():
             measures = {"accuracy": (better > worse).sum(), "margin": (better - worse).sum(), "score": (better + worse).sum() / 2}
-        return Losses(loss, {name: float(value) for name, value in measures.items()})
+        return Losses(loss, measures)
 
     def evaluate(self, batch_size: int) -> dict[str, float]:
         """eval_loss; eval_accuracy: pairs of which the better one has the higher score; eval_margin between them; eval_score: the
