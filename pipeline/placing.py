@@ -27,6 +27,7 @@ from pipeline.wiring import World, find_base, take_in
 if TYPE_CHECKING:
     from pipeline.backends.run_folder import RunFolder
     from pipeline.params import Params, StageParams
+    from pipeline.workspace import Workspace
 
 
 def place_reserved(world: World, run: RunFolder, params: Params, progress: Progress = silent) -> Snapshot:
@@ -103,24 +104,34 @@ def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
 
 
 def place_starts(world: World, run: RunFolder, params: Params) -> Starts:
-    """Put the released adapters that stages of the training ask for beside the data, verified: training is a function of files.
+    """Put the released adapters that stages of the training ask for beside the data: training is a function of files."""
+    starts = lay_starts(world, run.workspace, params, dirty=run.code.dirty)
+    run.store.add(run.workspace.starts)
+    return starts
+
+
+def lay_starts(world: World, workspace: Workspace, params: Params, *, dirty: bool) -> Starts:
+    """The same, verified, in a folder that nothing tracks. dirty: whether what is made there may begin from uncommitted changes.
 
     The champion is there when a stage begins from it, replays its data or is held near it, and somebody holds the last stage. It
     is left out, and said to be, when its data held a record that was forgotten since: what begins from the bare base instead has
     not seen it. Raises Misuse for a version that there is none of, that was revoked, that was made from uncommitted changes while
     this run was not, whose data held what was forgotten, or that is on another base; Tampered for one that is not whole.
     """
-    folder = run.workspace.starts
+    folder = workspace.starts
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     chain = _placed_stages(params)
     begun = {stage.start: place for place, stage in chain if stage.start == "champion" or stage.start.startswith("version:")}
     continual = any(stage.mix.replay is not None or stage.ewc.weight for _, stage in chain)
     wanted = {"champion": "train", **begun} if continual else begun
-    base = describe_base(params.model, find_base(world, run.workspace, params), root=run.workspace.root) if begun else None
+    base = describe_base(params.model, find_base(world, workspace, params), root=workspace.root) if begun else None
     entries = []
     for name, place in wanted.items():
-        record = _champion_to_begin_from(world, params) if name == "champion" else _version_to_begin_from(world, run, name, place)
+        if name == "champion":
+            record = _champion_to_begin_from(world, params)
+        else:
+            record = _version_to_begin_from(world, params.model.name, name, place, dirty=dirty)
         if record is None:
             continue
         inside = name.replace(":", "-").replace("/", "-")
@@ -138,8 +149,7 @@ def place_starts(world: World, run: RunFolder, params: Params) -> Starts:
         )
         entries.append(start)
     starts = Starts(entries=tuple(entries))
-    starts.write(run.workspace.starts_record)
-    run.store.add(folder)
+    starts.write(workspace.starts_record)
     return starts
 
 
@@ -163,10 +173,10 @@ def _champion_to_begin_from(world: World, params: Params) -> ModelVersion | None
     return version_record(events, version)
 
 
-def _version_to_begin_from(world: World, run: RunFolder, name: str, place: str) -> ModelVersion:
-    """The version that `version:N` or `version:MODEL/N` means. Raises Misuse unless training may begin from it."""
+def _version_to_begin_from(world: World, own: str, name: str, place: str, *, dirty: bool) -> ModelVersion:
+    """What `version:N` (of the model `own`) or `version:MODEL/N` means. Raises Misuse unless training may begin from it."""
     model, _, version = name.removeprefix("version:").rpartition("/")
-    model, where = model or run.model, f"{place}.start"
+    model, where = model or own, f"{place}.start"
     events = world.ledger.events(model)
     if not events:
         raise no_such_model(model, world.ledger.models())
@@ -178,7 +188,7 @@ def _version_to_begin_from(world: World, run: RunFolder, name: str, place: str) 
     if version in gone:
         raise Misuse(f"version {version} of {model} was revoked, so nothing may begin from it", where=where, fix=fix)
     record = version_record(events, version)
-    if record.dirty and not run.code.dirty:
+    if record.dirty and not dirty:
         said = f"version {version} of {model} was made from uncommitted changes, and what began from it could not be made again"
         raise Misuse(said, where=where, fix="commit the changes, run again, and begin from the version that this makes")
     if (event := _forgotten_since(events, version)) is not None:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.curated import Splits
+from pipeline.domain.model import Starts
 from pipeline.domain.record import digest_value
 from pipeline.domain.sweeping import Dimension, Point, SweepResult, ranked
 from pipeline.errors import Misuse
 from pipeline.params.sweep import stage_place, whole_numbers
+from pipeline.placing import lay_starts
 from pipeline.ports import Progress, Study, Tracker, silent
-from pipeline.trials import Bench, compare, edited, tidy, train_trial, with_point
+from pipeline.trials import Bench, beside, compare, edited, tidy, train_trial, with_point
 from pipeline.wiring import World, find_base
 from pipeline.workspace import Workspace
 
@@ -57,9 +59,11 @@ def run_sweep(
         raise Misuse("there is nothing to try", where="sweep.space", fix="name keys of train and their ranges; see docs/sweep.md")
     kept = find_kept(world.git, params.model.name, number)
     with one_run_at_a_time(world.project, f"{params.model.name}-sweep"), ExitStack() as stack:
-        workspace = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
-        splits = _splits(workspace, kept)
-        folder = world.project.sweeps / _identity(world, workspace, params, text, splits)[:12]
+        there = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
+        splits = _splits(there, kept)
+        workspace = beside(there, stack.enter_context(world.scratch()) / "run")
+        starts = lay_starts(world, workspace, params, dirty=True)  # nothing of a sweep is released
+        folder = world.project.sweeps / _identity(world, workspace, params, text, splits, starts)[:12]
         study, own = _study(folder, params), _own_point(params)
         bench = Bench(world, params, text, workspace, splits, folder, study, own, progress)
         parent = stack.enter_context(world.tracked(params.model.name, bench.name, {"tuneline.sweep": folder.name}))
@@ -85,7 +89,7 @@ def _splits(workspace: Workspace, kept: KeptRun) -> Splits:
     return splits
 
 
-def _identity(world: World, workspace: Workspace, params: Params, text: str, splits: Splits) -> str:
+def _identity(world: World, workspace: Workspace, params: Params, text: str, splits: Splits, starts: Starts) -> str:
     """Names all that trials depend on but the values that are tried: what the winner is written to is the same sweep."""
     from pipeline.modeling.base import describe_base
 
@@ -93,7 +97,7 @@ def _identity(world: World, workspace: Workspace, params: Params, text: str, spl
     fixed = with_point(params, text, {key: space.ends[0] for key, space in params.sweep.space.items()})
     train = fixed.train.model_dump(mode="json", exclude={"max_hours", "max_cost", "price_per_hour"})
     asked = params.sweep.model_dump(mode="json", exclude={"trials", "max_hours", "max_cost"})
-    return digest_value([splits.digest, base.digest, params.model.task, train, asked])
+    return digest_value([splits.digest, starts.digest, base.digest, params.model.task, train, asked])
 
 
 def _study(folder: Path, params: Params) -> Study:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.domain.curated import Splits
+from pipeline.domain.data import ExampleKind
 from pipeline.domain.model import TrainingRun
+from pipeline.domain.record import canonical_json
 from pipeline.domain.sweeping import Against, Comparison, Point, Trial, ranked
 from pipeline.errors import Misuse
 from pipeline.params.sweep import stage_place
@@ -22,6 +24,7 @@ from pipeline.wiring import World, find_base
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
+    from pipeline.evaluation.rows import SplitRows
     from pipeline.params import Params
     from pipeline.steps.sweep import Sitting
 
@@ -31,8 +34,9 @@ NEAREST = 3
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """All that trials of one sweep share. text: of the params file. workspace: the kept run's, with its splits. folder: the
-    sweep's own, in the state folder. own: the params as they are, as a point; None where they lie outside the space."""
+    """All that trials of one sweep share. text: of the params file. workspace: a folder that looks like the kept run's, where
+    trials are trained (see `beside`). folder: the sweep's own, in the state folder. own: the params as they are, as a point; None
+    where they lie outside the space."""
 
     world: World
     params: Params
@@ -80,7 +84,7 @@ def train_trial(bench: Bench, sitting: Sitting, parent: Tracker) -> float:
     caps = [hours for hours in (params.train.max_hours, sitting.hours) if hours is not None and hours != float("inf")]
     capped = params.train.model_copy(update={"max_hours": min(caps, default=None)})
     chain = params.train.chain(params.model.task)
-    place = _beside(bench.workspace, bench.folder / "trial")
+    made = bench.workspace.training
     tags = {"mlflow.parentRunId": parent.run_id, "tuneline.trial": str(trial.number)}
     with bench.world.tracked(params.model.name, f"{bench.name}-{trial.number:04d}", tags) as child:
         watched = Watched(
@@ -95,7 +99,7 @@ def train_trial(bench: Bench, sitting: Sitting, parent: Tracker) -> float:
         try:
             trained = train_in(
                 bench.world,
-                place,
+                bench.workspace,
                 params.model_copy(update={"train": capped}),
                 watched,
                 bench.progress,
@@ -108,8 +112,8 @@ def train_trial(bench: Bench, sitting: Sitting, parent: Tracker) -> float:
     if trained is None:
         raise Pruned(f"trial {trial.number}")
     shutil.rmtree(bench.adapter(trial.number), ignore_errors=True)
-    shutil.copytree(place.training / "adapter", bench.adapter(trial.number))
-    return _value(trained, place.training / "curves.jsonl", bench.params.sweep.measure)
+    shutil.copytree(made / "adapter", bench.adapter(trial.number))
+    return _value(trained, made / "curves.jsonl", bench.params.sweep.measure)
 
 
 def tidy(bench: Bench) -> None:
@@ -134,42 +138,38 @@ def tidy(bench: Bench) -> None:
     for adapter in (bench.folder / "adapters").glob("[0-9]*"):
         if int(adapter.name) not in wanted:
             shutil.rmtree(adapter, ignore_errors=True)
-    shutil.rmtree(bench.folder / "trial", ignore_errors=True)
 
 
 def compare(bench: Bench, best: Trial) -> Comparison | None:
-    """The best trial beside those next to it and that of the params' own point: the first metric of evaluate, on the eval split.
+    """The best trial beside those next to it and that of the params' own point, on the eval split.
 
-    None where there is no other, or the eval split has no row that the metric counts.
+    By the first metric of evaluate; where that counts answers, by how likely the right ones are, which tells more on few rows
+    than how often they are given. None where there is no other trial, or the eval split has no row to go by.
     """
     from pipeline.evaluation.comparison import measure
     from pipeline.evaluation.rows import read_split
-    from pipeline.steps.evaluate import answering, as_said, asked_kinds
+    from pipeline.steps.evaluate import asked_kinds
 
     params, ranking = bench.params, ranked(bench.study.trials(), least=bench.least)
     candidates = {trial.number for trial in (*ranking[1 : NEAREST + 1], bench.own_trial) if trial} - {best.number}
     others = [number for number in sorted(candidates) if bench.adapter(number).is_dir()]
-    asked = params.evaluate.metrics[:1]
-    rows = read_split(bench.workspace.splits, bench.splits.eval, asked_kinds(asked))
+    metric: str = params.evaluate.metrics[0]
+    chosen = params.evaluate
+    rows = read_split(bench.workspace.splits, bench.splits.eval, asked_kinds((metric,)))
     if not others or not len(rows):
         return None
-
-    from pipeline.modeling.generate import Subjects  # torch and peft: seconds to import
-
-    answers: dict[str, list[str]] = {}
-    base = find_base(bench.world, bench.workspace, params)
-    for number in (best.number, *others):
-        # One after the other: weights that were tuned whole are as large as the base.
-        subjects = Subjects(base, params.model, root=bench.workspace.root)
-        subjects.add("candidate", bench.adapter(number))
-        rows = as_said(rows, subjects) if not answers else rows
-        answer = answering(subjects, params.evaluate, bench.progress)
-        answers["candidate" if number == best.number else str(number)] = list(answer("candidate", rows))
-    chosen = params.evaluate
-    found = measure(rows, answers, asked, resamples=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed)
-    scores = {name: values[0] for name, values in found.values.items()}
+    name = metric
+    if rows.kinds[0] in (ExampleKind.ANSWER, ExampleKind.CALL):
+        # What is right to say is weighed as a text is: each row by the mean log-probability of its tokens.
+        name, metric = "likelihood of the answers", "text_likelihood"
+        rows = replace(rows, kinds=[ExampleKind.TEXT.value] * len(rows))
+    answers = {
+        "candidate" if number == best.number else str(number): _asked(bench, number, rows) for number in (best.number, *others)
+    }
+    found = measure(rows, answers, (metric,), resamples=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed)
+    scores = {whose: values[0] for whose, values in found.values.items()}
     return Comparison(
-        metric=asked[0],
+        metric=name,
         rows=scores["candidate"].rows,
         score=scores["candidate"].value,
         low=scores["candidate"].low,
@@ -179,6 +179,20 @@ def compare(bench: Bench, best: Trial) -> Comparison | None:
             for c in found.comparisons
         ),
     )
+
+
+def _asked(bench: Bench, number: int, rows: SplitRows) -> list[str]:
+    """What a trial's adapter says to each row. Loaded by itself: weights that were tuned whole are as large as the base."""
+    from pipeline.modeling.generate import Subjects  # torch and peft: seconds to import
+    from pipeline.steps.evaluate import answering
+
+    base, asked = find_base(bench.world, bench.workspace, bench.params), bench.params.evaluate
+    subjects = Subjects(base, bench.params.model, root=bench.workspace.root)
+    subjects.add("candidate", bench.adapter(number))
+    if rows.kinds[0] == ExampleKind.TEXT and rows.inputs[0]:
+        found = subjects.log_probs("candidate", rows.inputs, rows.expected, batch_size=asked.batch_size, progress=bench.progress)
+        return [canonical_json([round(value, 6)]) for value in found]
+    return list(answering(subjects, asked, bench.progress)("candidate", rows))
 
 
 def with_point(params: Params, text: str, point: Point) -> Params:
@@ -215,13 +229,16 @@ def _shared(params: Params) -> set[str]:
     return {str(stage.name) for stage in chain[:first]}
 
 
-def _beside(workspace: Workspace, folder: Path) -> Workspace:
-    """A folder that looks like the run's, of links, but has a work folder of its own with nothing in it but the run's splits."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "work").mkdir(parents=True)
-    for there in workspace.root.iterdir():
-        if there.name not in ("work", ".git"):
-            (folder / there.name).symlink_to(there)
-    beside = Workspace(folder)
-    beside.splits.symlink_to(workspace.splits)
-    return beside
+def beside(run: Workspace, folder: Path) -> Workspace:
+    """A folder that looks like a run's, of links, without what training reads from the params of today (data/starts) or makes."""
+    made = Workspace(folder)
+    for above, left_out in (
+        (Path(), {".git", "data", "work"}),
+        (Path("data"), {"starts"}),
+        (Path("work"), {"train", "evaluate"}),
+    ):
+        (folder / above).mkdir(parents=True)
+        for there in (run.root / above).iterdir():
+            if there.name not in left_out:
+                (folder / above / there.name).symlink_to(there)
+    return made

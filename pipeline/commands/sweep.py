@@ -39,7 +39,7 @@ def sweep_lines(found: Any) -> list[str]:
     rows = [
         {
             "trial": trial.number,
-            "": "best" if trial.number == found.best else "own" if trial.number == found.own else "",
+            "": " ".join(word for word, number in (("best", found.best), ("own", found.own)) if number == trial.number),
             found.measure: _number(trial.value if trial.value is not None else next(reversed(trial.measured), None)),
             "ended": trial.state,
             "seconds": round(trial.seconds),

@@ -128,7 +128,8 @@ def _attempt(study: Study, sitting: Sitting, train: Training, budget: Budget, sa
         value = _sit(study, sitting, train)
     except Pruned:
         study.prune(number)
-        say(f"trial {number}: pruned after {len(study.trials()[number].measured)} evaluations")
+        measured = study.trials()[number].measured
+        say(f"trial {number}: pruned at evaluation {len(measured)}, {measured[-1]:.6g}")
     except CapReached as error:
         if budget.left(sum(trial.seconds for trial in study.trials())) <= _CLOSE:
             return False
