@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,16 @@ from pipeline.domain.data import Task
 from pipeline.domain.record import FileDigest
 from pipeline.domain.tuning import Output
 from pipeline.errors import Misuse
-from pipeline.modeling.admission import admit, attach
+from pipeline.modeling.admission import admit
 from pipeline.modeling.base import base_ref, template_text
+from pipeline.modeling.carriers import Carriers
 from pipeline.modeling.centroids import Centroids
 from pipeline.modeling.encoding import encode_texts
-from pipeline.modeling.forward import pooled_logits
 from pipeline.modeling.greedy import generation, greedy
 from pipeline.modeling.handshake import Handshake
 from pipeline.modeling.likelihood import log_probs, rows_of
-from pipeline.modeling.loading import context_length, device, end_tokens, inference, load_base, load_tokenizer
-from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.loading import context_length, end_tokens, load_tokenizer
+from pipeline.modeling.reading import likeliest, mean_states
 from pipeline.modeling.template import ChatTemplate
 from pipeline.params import ModelParams
 from pipeline.ports import Progress, silent
@@ -68,8 +69,7 @@ class Subjects:
         self.tokenizer = load_tokenizer(path)
         # Without a template: each adapter brings its own, and a server need not have the file that params once named.
         self.ref = base_ref(model, path, None)
-        self._shared: dict[tuple[bool, Output, tuple[str, ...]], Any] = {}
-        self._bare: Any = None
+        self._carriers = Carriers(path, self.tokenizer, Output.TEXT if model.task is Task.GENERATE else Output.LABEL)
         self._subjects: dict[str, _Subject] = {}
         self._used: set[str] = {BASE}
         self._centroids: Centroids | None = None
@@ -86,12 +86,8 @@ class Subjects:
                 raise Misuse(f"the adapter does the task {said.task}, not {self.params.task}", where=str(adapter))
             if said.output is Output.SCORE:
                 raise Misuse("a reward model gives a number, which nobody can be answered by", where=str(adapter))
-            kind = (said.quantized, said.output, said.labels)
             inner = f"subject_{len(self._used):06d}"
-            model = self._shared.get(kind) if said.shares_base else None
-            tuned = attach(model or self._load(said.output, said.labels, quantize=said.quantized), admitted, inner)
-            if said.shares_base:
-                self._shared[kind] = tuned
+            tuned = self._carriers.put(admitted, inner)
             template = ChatTemplate(self.tokenizer, admitted.template) if admitted.template is not None else None
             self._subjects[name] = _Subject(tuned, inner, said, template)
             self._used.add(name)
@@ -101,14 +97,7 @@ class Subjects:
         """Forget an adapter and free what it held. Its name stays used."""
         with self._lock:
             subject = self._subjects.pop(name)
-            if not subject.handshake.shares_base:
-                return
-            others = [inner for inner in subject.model.peft_config if inner != subject.adapter]
-            if others:
-                subject.model.set_adapter(others[0], inference_mode=True)
-                subject.model.delete_adapter(subject.adapter)
-            else:
-                self._shared = {kind: model for kind, model in self._shared.items() if model is not subject.model}
+            self._carriers.take_off(subject.model, subject.handshake, subject.adapter)
 
     def answers(
         self,
@@ -135,15 +124,10 @@ class Subjects:
                 prompts = [ids[-(limit - max_new_tokens) :] for ids in prompts]
             ends = tuple(sorted({template.end_id, *end_tokens(model, self.tokenizer)}))
             how = generation(max_new_tokens, ends, self.tokenizer.pad_token_id)
-            texts = [""] * len(prompts)
-            done = 0
-            with self._active(name), inference():
-                for batch in by_length([len(p) for p in prompts], batch_size):
-                    for n, ids in zip(batch, greedy(model, [prompts[n] for n in batch], how), strict=True):
-                        texts[n] = template.answer_text(ids, ends)
-                    done += len(batch)
-                    progress(f"answers of {name}", done, len(prompts))
-            return texts
+            told = partial(_tell, progress, f"answers of {name}", len(prompts))
+            with self._active(name):
+                made = greedy(model, prompts, how, batch_size=batch_size, told=told)
+            return [template.answer_text(ids, ends) for ids in made]
 
     def spelled(self, inputs: Sequence[str], outputs: Sequence[str], kinds: Sequence[str]) -> list[str]:
         """What the right answers are, as a model under the first adapter's template would say them; see ChatTemplate.spelled."""
@@ -172,13 +156,7 @@ class Subjects:
             texts = rows_of(self.tokenizer, lambda: self._template_of(name), inputs, outputs, room=room)
             rows = sum(len(text) for text in texts)
             with self._active(name):
-                sums, tokens = log_probs(
-                    model,
-                    texts,
-                    pad_id=self.tokenizer.pad_token_id,
-                    batch_size=batch_size,
-                    told=lambda done: progress(f"likelihoods of {name}", done, rows),
-                )
+                sums, tokens = log_probs(model, texts, **self._in_batches(f"likelihoods of {name}", rows, batch_size, progress))
             return sums if total else [value / max(count, 1) for value, count in zip(sums, tokens, strict=True)]
 
     def predict(self, name: str, texts: Sequence[str], *, batch_size: int = 32, progress: Progress = silent) -> list[Prediction]:
@@ -196,17 +174,9 @@ class Subjects:
             subject = self._subject(name)
             longest = min(subject.handshake.max_length, context_length(subject.model) or subject.handshake.max_length)
             ids, _ = encode_texts(self.tokenizer, texts, max_length=longest)
-            found: list[Prediction] = [Prediction("", 0.0)] * len(texts)
-            done = 0
-            with self._active(name), inference():
-                for batch in by_length([len(i) for i in ids], batch_size):
-                    logits = pooled_logits(subject.model, self._batch([ids[n] for n in batch]))
-                    scores, picks = logits.softmax(-1).max(-1)
-                    for n, score, pick in zip(batch, scores.tolist(), picks.tolist(), strict=True):
-                        found[n] = Prediction(subject.handshake.labels[pick], score)
-                    done += len(batch)
-                    progress(f"labels of {name}", done, len(texts))
-            return found
+            with self._active(name):
+                picks = likeliest(subject.model, ids, **self._in_batches(f"labels of {name}", len(ids), batch_size, progress))
+            return [Prediction(subject.handshake.labels[pick], score) for pick, score in picks]
 
     def learn_centroids(
         self, texts: Sequence[str], labels: Sequence[str], *, batch_size: int = 64, progress: Progress = silent
@@ -220,46 +190,20 @@ class Subjects:
         """Mean of the bare base's last hidden states over each text's tokens: [texts, hidden], on the CPU."""
         model = self._model(BASE)
         ids, _ = encode_texts(self.tokenizer, texts, max_length=min(512, context_length(model) or 512))
-        found = torch.zeros(len(texts), model.config.hidden_size)
-        done = 0
-        with self._active(BASE), inference():
-            body = getattr(bare := getattr(model, "get_base_model", lambda: model)(), bare.base_model_prefix)
-            for batch in by_length([len(i) for i in ids], batch_size):
-                inputs = self._batch([ids[n] for n in batch])
-                states = body(**inputs).last_hidden_state.float()
-                mask = inputs["attention_mask"].unsqueeze(-1)
-                found[batch] = ((states * mask).sum(1) / mask.sum(1)).cpu()
-                done += len(batch)
-                progress("embeddings of base", done, len(texts))
-        return found
+        with self._active(BASE):
+            return mean_states(model, ids, **self._in_batches("embeddings of base", len(ids), batch_size, progress))
 
-    def _batch(self, texts: list[list[int]]) -> dict[str, torch.Tensor]:
-        return {k: v.to(device()) for k, v in pad(texts, self.tokenizer.pad_token_id).items()}
-
-    def _load(self, output: Output, labels: tuple[str, ...], *, quantize: bool) -> Any:
-        # The head of a bare base is never asked, but the library wants to know its size.
-        model = load_base(self.path, output, labels or ("0", "1"), quantize=quantize)
-        model.config.pad_token_id = self.tokenizer.pad_token_id
-        if output is Output.TEXT:
-            model.config.use_cache = True
-            # What a base's own config says of sampling and lengths would fill the gaps that ours leaves; only its ends are kept.
-            model.generation_config = generation(1, end_tokens(model, self.tokenizer), self.tokenizer.pad_token_id)
-        return model
+    def _in_batches(self, what: str, total: int, batch_size: int, progress: Progress) -> dict[str, Any]:
+        """How texts are put together for a model, and who is told."""
+        told = partial(_tell, progress, what, total)
+        return {"pad_id": self.tokenizer.pad_token_id, "batch_size": batch_size, "told": told}
 
     def _model(self, name: str) -> Any:
-        """The model that `name` is asked through. The bare base's is one that LoRAs share, of the first adapter's precision; or,
-        as long as there is none, one of its own."""
+        """The model that `name` is asked through; the bare base's is of the precision of the first adapter that was added."""
         if name != BASE:
             return self._subject(name).model
         first = next(iter(self._subjects.values()), None)
-        quantized = first.handshake.quantized if first is not None else False
-        shared = next((model for (quantize, *_), model in self._shared.items() if quantize is quantized), None)
-        if shared is not None:
-            return shared
-        if self._bare is None or bool(getattr(self._bare, "is_loaded_in_4bit", False)) is not quantized:
-            usual = Output.TEXT if self.params.task is Task.GENERATE else Output.LABEL
-            self._bare = self._load(usual, (), quantize=quantized)
-        return self._bare
+        return self._carriers.bare(quantized=first is not None and first.handshake.quantized)
 
     def _template_of(self, name: str) -> ChatTemplate:
         own = self._subject(name).template if name != BASE else next((s.template for s in self._subjects.values()), None)
@@ -285,3 +229,7 @@ class Subjects:
         if subject.handshake.shares_base:
             subject.model.set_adapter(subject.adapter, inference_mode=True)
         return contextlib.nullcontext()
+
+
+def _tell(progress: Progress, what: str, total: int, done: int) -> None:
+    progress(what, done, total)

@@ -6,13 +6,14 @@ text depends on the longest prompt of the batch (0.21.2: other answers than one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
-from pipeline.modeling.loading import device, virtual_tokens
-from pipeline.modeling.rows import pad
+from pipeline.modeling.loading import device, inference, virtual_tokens
+from pipeline.modeling.rows import by_length, pad
 
 
 def generation(max_new_tokens: int, ends: tuple[int, ...], pad_id: int) -> GenerationConfig:
@@ -27,8 +28,28 @@ def generation(max_new_tokens: int, ends: tuple[int, ...], pad_id: int) -> Gener
     )
 
 
-def greedy(model: Any, prompts: list[list[int]], how: GenerationConfig) -> list[list[int]]:
-    """New ids for each prompt, its end token and padding after it included."""
+def greedy(
+    model: Any,
+    prompts: list[list[int]],
+    how: GenerationConfig,
+    *,
+    batch_size: int = 32,
+    told: Callable[[int], None] = lambda _: None,
+) -> list[list[int]]:
+    """New ids for each prompt, its end token and padding after it included. told: is called with how many prompts are done."""
+    found: list[list[int]] = [[] for _ in prompts]
+    done = 0
+    for places in by_length([len(ids) for ids in prompts], batch_size):
+        with inference():
+            made = _answered(model, [prompts[place] for place in places], how)
+        for place, ids in zip(places, made, strict=True):
+            found[place] = ids
+        done += len(places)
+        told(done)
+    return found
+
+
+def _answered(model: Any, prompts: list[list[int]], how: GenerationConfig) -> list[list[int]]:
     batch = {k: v.to(device()) for k, v in pad(prompts, how.pad_token_id, left=True).items()}
     before = virtual_tokens(model)
     if not before:
