@@ -1,4 +1,4 @@
-"""Our side of bench/train.py: the same rows and settings for the tuner, the learner and the loop that a training stage is made of.
+"""Our side of bench/train.py: the same rows and settings for the tuner, the learner and the loop that a stage is made of.
 
 What stands around them in pipeline/modeling/training.py (reading split files, tokenising, publishing the adapter) is left out,
 as it is on the other sides.
@@ -18,6 +18,7 @@ from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Objective
 from pipeline.modeling.curves import Curves
 from pipeline.modeling.hardware import choose, fit
+from pipeline.modeling.hardware.probe import put_on
 from pipeline.modeling.job import Job
 from pipeline.modeling.learning.making import new_learner
 from pipeline.modeling.loop import Loop
@@ -44,7 +45,8 @@ def build(spec: Spec, rows: list[Text], tokenizer: Any, clock: Any) -> Loop:
     choose(job)
     model = tunable(job.base, job.ref, stage, job.output, job.labels)
     encoded = _encoded(rows, spec["objective"])
-    fitted = fit(job, encoded.lengths, labelled=encoded.learned.tolist())
+    fitted = fit(job, encoded.row_lengths.max(1).tolist(), labelled=encoded.row_learned.max(1).tolist())
+    put_on(model, fitted)
     held = of_items([])
     learner = new_learner(job, model, encoded, held, tokenizer=tokenizer, template=None)
     learner.prepare()

@@ -1,4 +1,4 @@
-"""The other sides of bench/train.py: TRL's trainers and the plain Trainer of transformers, each in the settings its manual advises.
+"""The other sides of bench/train.py: TRL's trainers and the plain Trainer of transformers, in the settings their manuals advise.
 
 `trl`, `trainer`: rows as they come. `…-length`: rows of like length together. `trl-packed`: rows packed by best fit, several to a
 sequence. `trl-flat`: the rows of a step in one sequence without padding. All train in fp32, without gradient checkpointing,

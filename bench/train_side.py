@@ -1,4 +1,4 @@
-"""One side of one cell of bench/train.py, in a process of its own: laps as lines of JSON (see data_laps.py), then how good it got.
+"""One side of one cell of bench/train.py, in a process of its own: laps as lines of JSON (see data_laps.py).
 
     python bench/train_side.py SPEC        a JSON object; bench/train.py writes it
 
