@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from modeling_kit import model_params, run, train_params
+from tuner_kit import SHAPES, make
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,10 +25,11 @@ home, base = Path({home!r}), Path({base!r})
 mlflow.set_tracking_uri(f"sqlite:///{{home}}/mlflow.db")
 mlflow.set_experiment(experiment_id=mlflow.create_experiment("t", artifact_location=(home / "artifacts").as_uri()))
 uris = []
-for task in ("generate", "classify"):
+for folder in ("generate", "classify", "both", "prefix"):
+    task = "classify" if folder == "classify" else "generate"
     with mlflow.start_run():
         info = mlflow.pyfunc.log_model(
-            name="model", python_model=str(MODEL_FILE), artifacts={{"adapter": str(home / task / "out" / "adapter")}},
+            name="model", python_model=str(MODEL_FILE), artifacts={{"adapter": str(home / folder / "out" / "adapter")}},
             model_config=settings(model_params(base, task), max_new_tokens=12), signature=signature(Task(task)),
             code_paths=[{package!r}], pip_requirements=["mlflow"],
         )
@@ -40,13 +42,14 @@ import json, sys
 import mlflow, pandas as pd
 home = {home!r}
 mlflow.set_tracking_uri(f"sqlite:///{{home}}/mlflow.db")
-write, label = [mlflow.pyfunc.load_model(uri) for uri in json.load(open(home + "/uris.json"))]
+write, label, *others = [mlflow.pyfunc.load_model(uri) for uri in json.load(open(home + "/uris.json"))]
 messages = [{{"role": "user", "content": "Where is Oslo?"}}]
 out = {{
     "prompt": write.predict(pd.DataFrame({{"prompt": ["Where is Oslo?", "Where is Rome?"]}})).to_dict("list"),
     "messages": write.predict(pd.DataFrame({{"messages": [messages]}})).to_dict("list"),
     "json": write.predict([{{"messages": json.dumps(messages)}}]).to_dict("list"),
     "label": label.predict(pd.DataFrame({{"text": ["about cat 4", "about red 1"]}})).to_dict("list"),
+    "others": [m.predict(pd.DataFrame({{"prompt": ["Where is Oslo?", "Where is Rome?"]}})).to_dict("list") for m in others],
     "code": sys.modules["pipeline"].__file__,
 }}
 try:
@@ -67,6 +70,10 @@ def home(chat_data, label_data, tiny_base, tmp_path_factory):
     for task, data in (("generate", chat_data), ("classify", label_data)):
         params = train_params(max_steps=60, dropout=0.0, save_steps=1000)
         run(data, tiny_base, home / task, params=params, model=model_params(tiny_base, task))
+    # What replaces weights, a LoRA on top of that, and what stands before the text are released and asked the same way.
+    make(tiny_base, home / "full", by=0.1, tuner="full")
+    make(tiny_base, home / "both" / "out" / "adapter", by=0.1, start=home / "full")
+    make(tiny_base, home / "prefix" / "out" / "adapter", by=0.1, **SHAPES["prefix"])
     return home
 
 
@@ -88,8 +95,12 @@ def test_a_script_that_knows_only_mlflow_gets_the_measured_answers(home, tiny_ba
         assert done.returncode == 0, done.stderr[-3000:]
     out = json.loads((home / "out.json").read_text())
     ours = Subjects(tiny_base, model_params(tiny_base))
-    ours.add("v1", home / "generate" / "out" / "adapter")
-    expected = ours.answers("v1", [as_input({"prompt": f"Where is {c}?"}) for c in ("Oslo", "Rome")], max_new_tokens=12)
+    asked = [as_input({"prompt": f"Where is {c}?"}) for c in ("Oslo", "Rome")]
+    for name in ("generate", "both", "prefix"):
+        ours.add(name, home / name / "out" / "adapter")
+    expected, *others = [ours.answers(name, asked, max_new_tokens=12) for name in ("generate", "both", "prefix")]
+    assert len({tuple(answers) for answers in (expected, *others)}) == 3
+    assert out["others"] == [{"answer": answers} for answers in others]
     assert out["prompt"] == {"answer": expected}
     assert out["messages"] == out["json"] == {"answer": expected[:1]}
     assert out["label"]["label"] == ["animal", "colour"]

