@@ -14,7 +14,7 @@ from pipeline.domain.tuning import OUTPUT_OF, Objective, Output, Tuner
 from pipeline.modeling.hardware.shape import Matrix, Shape, adapted
 from pipeline.params.train import StageParams
 
-PROCESS = 640 << 20
+PROCESS = 600 << 20
 """Measured: the interpreter with torch, transformers, peft and the Trainer imported, and a tokenizer."""
 GPU_CONTEXT = 600 << 20
 SPREAD = 0.2
@@ -23,10 +23,11 @@ _NF4 = 0.5 + 4 / 64 / 4 + 4 / 64 / 256
 """Bytes a weight: four bits, an 8-bit scale for each 64, and a 32-bit one for each 256 of those (Dettmers et al., 2023)."""
 _SAVED_COPIES = 1
 """Measured: of what learns, made while a checkpoint is written."""
-_FRAGMENTED = 1.8
-"""Measured with glibc 2.36: what its allocator takes for each byte that comes and goes on a CPU, where blocks below 32 MiB are
-pooled. Given a fixed threshold it takes hardly more than is asked for, and 30 % more time (see Means.tight)."""
-_TIGHT = 1.1
+_LOST, _LOST_ADAPTED = 0.45, 0.45
+"""Measured with glibc 2.36: what its allocator takes beside each byte that comes and goes on a CPU, where blocks below 32 MiB are
+pooled; and as much again where all matrices are adapted, which makes many more blocks."""
+_LOST_TIGHT = 0.1
+"""The same where blocks are given back at once, which takes 30 % more time (see Means.tight)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,10 @@ def predict(shape: Shape, stage: StageParams, objective: Objective, batch: Batch
     number = 2 if means.half else 4
     rows = batch.items * rows_of(objective)
     tokens = batch.tokens + (stage.soft_prompt.tokens if stage.tuner is Tuner.SOFT_PROMPT else 0)
-    layer, kept = _kept_numbers(shape, stage, tokens, means)
-    activations, passing = _activations(shape, rows, tokens, number, layer, kept, means)
+    # A causal model needs no mask where padding comes last; without one keys are shared by heads, with one they are repeated.
+    masked = OUTPUT_OF[objective] is not Output.TEXT or stage.tuner is Tuner.SOFT_PROMPT
+    layer, kept = _kept_numbers(shape, stage, tokens, means, masked=masked)
+    activations, passing = _activations(shape, rows, tokens, number, layer, kept, means, masked=masked)
     activations *= 2 if objective is Objective.PPO else 1  # the policy's and the value's
     logits = _logits(shape, objective, rows, batch, number)
     weights, trained = _weights(shape, stage, objective, trainable, number)
@@ -114,7 +117,7 @@ def predict(shape: Shape, stage: StageParams, objective: Objective, batch: Batch
     }
     peak = max(phases, key=lambda phase: sum(phase.values()))
     if not means.gpu:
-        peak["lost"] = int(((_TIGHT if means.tight else _FRAGMENTED) - 1) * sum(peak.values()))
+        peak["lost"] = int(_lost(shape, stage, means) * sum(peak.values()))
     return Prediction(held | peak, trainable)
 
 
@@ -141,6 +144,14 @@ def count_trainable(shape: Shape, stage: StageParams, objective: Objective, labe
     return heads * each + head + (shape.width if heads == 2 else 0)
 
 
+def _lost(shape: Shape, stage: StageParams, means: Means) -> float:
+    if means.tight:
+        return _LOST_TIGHT
+    if stage.tuner not in (Tuner.LORA, Tuner.QLORA):
+        return _LOST
+    return _LOST + _LOST_ADAPTED * len(adapted(shape, stage.target_modules)) / max(sum(len(layer) for layer in shape.layers), 1)
+
+
 def _new_head(shape: Shape, objective: Objective, labels: int) -> int:
     """What stands between the last layer and the labels or the score, learned whole."""
     if OUTPUT_OF[objective] is Output.TEXT:
@@ -165,16 +176,18 @@ def _weights(shape: Shape, stage: StageParams, objective: Objective, trainable: 
     return number * whole, 4 * trainable
 
 
-def _kept_numbers(shape: Shape, stage: StageParams, tokens: int, means: Means) -> tuple[float, float]:
-    """Numbers a token that a layer keeps for its backward pass, on average over all layers: (of one that learns, of all layers
-    together). A layer below the last that learn keeps nothing."""
-    some = [_layer_numbers(shape, stage, layer, tokens, means) for layer in shape.layers]
+def _kept_numbers(shape: Shape, stage: StageParams, tokens: int, means: Means, *, masked: bool) -> tuple[float, float]:
+    """Numbers a token that are kept for the backward pass: (by a layer that learns, by all layers). Layers below the last ones
+    that learn keep nothing."""
+    some = [_layer_numbers(shape, stage, layer, tokens, means, masked=masked) for layer in shape.layers]
     if stage.tuner is Tuner.LAST_LAYERS:
         some[: max(shape.depth - stage.layers, 0)] = [0.0] * max(shape.depth - stage.layers, 0)
     return max(some, default=0.0), sum(some)
 
 
-def _layer_numbers(shape: Shape, stage: StageParams, layer: tuple[Matrix, ...], tokens: int, means: Means) -> float:
+def _layer_numbers(
+    shape: Shape, stage: StageParams, layer: tuple[Matrix, ...], tokens: int, means: Means, *, masked: bool
+) -> float:
     whole = stage.tuner in (Tuner.FULL, Tuner.LAST_LAYERS)
     targets = {m.name for m in adapted(shape, stage.target_modules)} if stage.tuner in (Tuner.LORA, Tuner.QLORA) else set()
 
@@ -185,7 +198,7 @@ def _layer_numbers(shape: Shape, stage: StageParams, layer: tuple[Matrix, ...], 
     into_attention = learns("q_proj", "k_proj", "v_proj", "query", "key", "value", "qkv", "c_attn")
     into_mlp = learns("gate", "up_proj", "intermediate", "c_fc", "fc1", "dense_h_to_4h") or (not shape.rms and learns("dense"))
     out_of_mlp = learns("down_proj", "output", "c_proj", "fc2", "dense")
-    attended = 4.0 * queries
+    attended = 4.0 * queries if masked else 2.0 * queries + 2.0 * shape.keys
     if targets and stage.dropout:  # what LoRA saw is kept instead, and the mask
         into_attention = into_mlp = out_of_mlp = False
     if shape.rms:
@@ -218,13 +231,15 @@ def _active(layer: tuple[Matrix, ...]) -> float:
     return max(1.0, sum(m.active for m in experts) / 3) if experts else 1.0
 
 
-def _activations(shape: Shape, rows: int, tokens: int, number: int, layer: float, kept: float, means: Means) -> tuple[int, int]:
+def _activations(
+    shape: Shape, rows: int, tokens: int, number: int, layer: float, kept: float, means: Means, *, masked: bool
+) -> tuple[int, int]:
     """(bytes that stay until the backward pass, bytes that pass by within a layer)."""
     seen = rows * tokens
     passing = number * seen * (3 * shape.inner + 2 * shape.width)
     if means.attention == "eager" or shape.attention_dropout:
         passing = max(passing, 2 * number * rows * shape.heads * tokens * tokens)
-    mask = 4 * rows * tokens * tokens * shape.depth
+    mask = 4 * rows * tokens * tokens * shape.depth if masked else 0
     ends = 3 * number * seen * shape.width  # embeddings and the last norm
     if means.checkpointing:
         return int(number * seen * (shape.depth * shape.width + layer)) + ends + mask, passing
