@@ -123,7 +123,7 @@ class PpoParams(Section):
     longest_growth: Annotated[float, Field(gt=1)] = 3.0
     """Answers on average so many times as long as at the start stop the run."""
     most_repetition: Share = 0.6
-    """Share of word triples in answers that repeat earlier ones, above which the run stops; must also be above the start's."""
+    """Share of token triples in answers that repeat earlier ones, above which the run stops; must also be above the start's."""
     clip: Share = 0.2
     value_clip: Share = 0.2
     value_weight: NotNegative = 0.1
@@ -318,6 +318,8 @@ def _stage_problems(stage: StageParams, objective: Objective, task: Task) -> lis
         if kind not in CAN_LEARN_FROM[objective]:
             able = ", ".join(CAN_LEARN_FROM[objective])
             problems.append(f"kinds: {objective} cannot learn from {kind} rows; it can from {able}")
+    if objective is Objective.PPO and stage.ppo.rollouts % stage.step_rows:
+        problems.append(f"ppo.rollouts: {stage.ppo.rollouts} is no multiple of the {stage.step_rows} rows of an optimizer step")
     if objective is Objective.PPO and not stage.ppo.rewards:
         problems.append("ppo.rewards: name a reward stage, as {stage: NAME}, or a rule, as {rule: json_valid}")
     return problems
