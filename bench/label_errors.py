@@ -29,6 +29,7 @@ from pipeline.backends.great_expectations import GreatExpectations
 from pipeline.curation.shards import SCHEMA, BatchWriter
 from pipeline.domain.curated import Frozen, SplitFile, Splits, SplitSide
 from pipeline.domain.data import Snapshot
+from pipeline.domain.model import Starts
 from pipeline.domain.record import digest_file
 from pipeline.evaluation.statistics import mean, paired_bootstrap
 from pipeline.params import CurateParams, Params
@@ -185,7 +186,17 @@ class Bench:
             started, out = time.perf_counter(), self.root / f"tuned-{number}"
             splits, data = self.without(left_out, self.root / f"data-{number}")
             made = train(
-                splits, settings, model, data=data, out=out, base=base, checkpoints=self.root / "checkpoints", tracker=Untracked()
+                splits,
+                settings,
+                model,
+                starts=Starts(),
+                data=data,
+                starts_folder=data,
+                out=out,
+                base=base,
+                checkpoints=self.root / "checkpoints",
+                cache=self.root / "cache",
+                tracker=Untracked(),
             )
             subjects.add(name, out / "adapter")
             found[name] = [one.label for one in subjects.predict(name, self.test["input"].to_pylist())]

@@ -1,4 +1,4 @@
-"""A sweep as a user types it, in a project in which the main job was run once. Its files lie outside: the project stays as it was."""
+"""A sweep as a user types it, in a project in which the main job was run once. Its files lie outside, and nothing stays there."""
 
 from __future__ import annotations
 
