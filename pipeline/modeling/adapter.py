@@ -129,6 +129,6 @@ def _write_replaced(model: Any, path: Path, making: Making, start: Path | None) 
         return tuple(name for name, tensor in tensors(path) if not bool(tensor.any()))
     brought = dict(tensors(came_from)) if came_from is not None else {}
     held = {name: brought[name] for name in making.replaced if name not in trained}
-    held |= {name: p.detach().to("cpu", torch.float32).contiguous().clone() for name, p in trained.items()}
+    held |= {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in trained.items()}
     save_file(held, path, metadata={"format": "pt"})
     return tuple(name for name, tensor in held.items() if not bool(tensor.any()))

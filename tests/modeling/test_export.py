@@ -135,6 +135,31 @@ def test_a_classifier_keeps_its_labels(tiny_base, tmp_path):
     assert plain.config.pad_token_id == 0
 
 
+def test_the_command_finds_base_and_version_and_tells_what_it_compared(shop, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from pipeline.__main__ import app
+    from pipeline.commands import export as command
+    from pipeline.params import Params
+
+    stores = {"ledger": shop.ledger, "registry": SimpleNamespace(artifacts=shop.artifacts), "archive": shop}
+    root = SimpleNamespace(root=shop.base.parent)
+    world = SimpleNamespace(git=root, project=root, **stores)
+    # Params may name another base by now: the version's own is taken.
+    params = Params(model=model_params("./gone"))
+    monkeypatch.setattr(command, "open_world", lambda _: (world, params))
+    version = shop.add(**SHAPES["lora"])
+    ask = ["export", f"v{version}", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ask)
+    assert done.exit_code == 0, done.output
+    assert f"tiny version {version} as merged (float32): {tmp_path / 'out'}" in done.output
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    done = CliRunner().invoke(app, [*ask[:-1], str(tmp_path / "four"), "--form", "quantized", "--bound", "0", "--json"])
+    assert done.exit_code == 1
+    assert [one["form"] for one in json.loads(done.stdout)["compared"]] == ["merged", "quantized"]
+    assert not (tmp_path / "four").exists()
+
+
 @pytest.mark.parametrize("name", ["lora", "qlora", "prompt", "prefix"])
 def test_an_adapter_is_what_plain_peft_loads(name, shop, tmp_path):
     said = shop.export(shop.add(**SHAPES[name]), Form.ADAPTER, tmp_path / "out")

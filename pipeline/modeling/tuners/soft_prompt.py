@@ -87,7 +87,7 @@ def _keys_and_values(model: Any, ids: torch.Tensor) -> torch.Tensor | None:
     cache = getattr(kept, "past_key_values", None)
     if cache is None:
         return None
-    sides = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
+    sides: list[Any] = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values")]
     if any(side is None for side in sides):
         raise Misuse("some of the base's layers keep no keys and values", where="train.soft_prompt.kind", fix="choose prompt")
     return torch.cat([side[0].transpose(0, 1).flatten(1) for side in sides], dim=1).float()

@@ -35,31 +35,32 @@ def begin(
     """See tuners.tunable."""
     came = _admit(start, ref, stage, output) if start is not None else None
     melts = came is not None and came.handshake.tuner is Tuner.LORA and stage.tuner is Tuner.FULL
-    whole = torch.float32 if melts or stage.tuner in (Tuner.FULL, Tuner.LAST_LAYERS) else None
+    whole = torch.float32 if stage.tuner is Tuner.FULL else None
     model = load_base(base, output, labels, quantize=stage.tuner is Tuner.QLORA, dtype=whole)
-    bare = bare_states(model)  # before anything is put in their place
+    bare = bare_states(model)
+    own = stage.tuner in (Tuner.FULL, Tuner.LAST_LAYERS)
+    trained = tuned_names(model, stage.tuner, stage.layers, output) if own else ()
+    make_trainable(model, trained)  # in fp32 before anything is put in their place
     keeps_head = came is not None and (came.handshake.output, came.handshake.labels) == (output, labels)
     if came is not None and came.handshake.weights is not None:
         _bring_weights(model, came, output, keeps_head=keeps_head)
     if came is not None and melts:
         lora = _bring_peft(new_lora(model, _of_start(came, model, output)), came, keeps_head=keeps_head)
         model = lora.merge_and_unload(safe_merge=True)
-    if stage.tuner in (Tuner.FULL, Tuner.LAST_LAYERS):
-        return _tune_weights(model, stage, output, came, bare).eval()
+    if own:
+        return _tune_weights(make_trainable(model, trained), stage, output, came, bare).eval()
     return _tune_beside(model, stage, output, came, keeps_head=keeps_head).eval()
 
 
 def _tune_weights(model: Any, stage: StageParams, output: Output, came: Admitted | None, bare: torch.Tensor) -> Any:
-    trained = tuned_names(model, stage.tuner, stage.layers, output)
     over = came.handshake.weights if came is not None else None
     weights = Tuner.FULL if Tuner.FULL in (stage.tuner, over) else Tuner.LAST_LAYERS
     layers = stage.layers if Tuner.LAST_LAYERS in (stage.tuner, weights) else 0
     shape = Shape(tuner=stage.tuner, output=output, layers=layers, weights=weights)
     if came is not None and came.handshake.tuner is stage.tuner:
         _check_same_shape(came, shape)
-    tuned = make_trainable(model, trained)
-    tuned.making = Making(shape, replaced=tuned_names(model, weights, layers, output), bare=bare)
-    return tuned
+    model.making = Making(shape, replaced=tuned_names(model, weights, layers, output), bare=bare)
+    return model
 
 
 def _tune_beside(model: Any, stage: StageParams, output: Output, came: Admitted | None, *, keeps_head: bool) -> Any:
