@@ -14,6 +14,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.errors import CapReached
+
 log = logging.getLogger(__name__)
 
 _NAME = "seconds.json"
@@ -40,6 +42,15 @@ class Stopwatch:
     def over(self) -> bool:
         """Whether the cap is reached."""
         return self.seconds >= self._cap
+
+    def check(self, step: int, total: int) -> None:
+        """Raise CapReached when it is, at a step of so many from which training can go on."""
+        if self.over:
+            raise CapReached(
+                f"the cap of time is reached at step {step} of {total}, {self.seconds / 3600:.2f} hours into this stage",
+                where=str(self._path.parent),
+                fix="raise train.max_hours or train.max_cost and run again: nothing is lost, it goes on from there",
+            )
 
     def restore(self, seconds: float) -> None:
         """Take over what a checkpoint says, unless more is known here: of an attempt that was killed after it."""

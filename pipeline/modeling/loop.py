@@ -7,7 +7,6 @@ checkpoint writing, its choice of what to resume from, its sampling from the glo
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import shutil
@@ -20,11 +19,12 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
-from pipeline.errors import Broken, CapReached, TryLater
+from pipeline.errors import Broken, TryLater
 from pipeline.modeling import checkpoints
 from pipeline.modeling.best import Best
 from pipeline.modeling.caps import Stopwatch
-from pipeline.modeling.checkpoints import CURVES, LEARNER, LOOP, WEIGHTS
+from pipeline.modeling.carried import Carried
+from pipeline.modeling.checkpoints import WEIGHTS
 from pipeline.modeling.curves import Curves
 from pipeline.modeling.guard import check_gradient, check_loss, check_measures
 from pipeline.modeling.learning.learner import Learner, OwnRates, Penalty
@@ -33,10 +33,10 @@ from pipeline.modeling.noise import noisy_embeddings
 from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.parallel.sharding import keep_whole, shard
 from pipeline.modeling.random_state import untouched
-from pipeline.modeling.rhythm import Places, Rhythm, arguments
+from pipeline.modeling.rhythm import Places, Rhythm, arguments, by_rate
 from pipeline.modeling.stepping import Outcome, Stepping
 from pipeline.modeling.stopping import Signal, failing_plainly
-from pipeline.modeling.trained import read_tensors, read_trained, write_tensors, write_trained
+from pipeline.modeling.trained import read_trained, write_trained
 from pipeline.modeling.watch import Watch
 from pipeline.params.train import MachineParams, StageParams
 from pipeline.ports import Progress
@@ -76,13 +76,13 @@ class Loop(Trainer):  # type: ignore[misc]
         self.room = Room(min(micro_rows or stage.batch_size, stage.step_rows), stage.eval_batch_size or stage.batch_size)
         self.watch = Watch(stage.early_stopping, stage.overfitting)
         self.stopwatch = Stopwatch(folder, max_hours, clock)
-        self.stopped_early: str | None = None
         self.alarms: tuple[str, ...] = ()
         self.measures: dict[str, float] = {}
         self.per_epoch = math.ceil(len(learner.order) / stage.step_rows)
         self.total = stage.max_steps or math.ceil(stage.epochs * self.per_epoch)
         self.shard = bool(machine and machine.shard and ranks().count > 1)
         self._best = Best(folder)
+        self._carried = Carried(learner, curves, self.watch, self.room, self.stopwatch, self._best)
         self._signal = Signal()
         self._staging: Path | None = None
         super().__init__(
@@ -109,6 +109,10 @@ class Loop(Trainer):  # type: ignore[misc]
         return self.room.training
 
     @property
+    def stopped_early(self) -> str | None:
+        return self._carried.stopped_early
+
+    @property
     def hours(self) -> float:
         return self.stopwatch.seconds / 3600
 
@@ -123,7 +127,7 @@ class Loop(Trainer):  # type: ignore[misc]
         for problem in found.skipped:
             log.warning("not resuming from %s", problem)
         if found.path is None or not self._restore(found.path):
-            self._refuse_over_cap(found.step)
+            self.stopwatch.check(found.step, self.total)
             with (
                 failing_plainly(self.folder, lambda: self.taken),
                 self._signal.listening(),
@@ -171,7 +175,7 @@ class Loop(Trainer):  # type: ignore[misc]
             self.curves.alarm(step, "overfitting", verdict.alarm)
         if verdict.stop is not None and step < self.total:
             log.info("stopping after step %d of %d: %s", step, self.total, verdict.stop)
-            self.stopped_early = verdict.stop
+            self._carried.stopped_early = verdict.stop
             self.curves.flush()
             self.control.should_save = self.control.should_training_stop = True
         return measures
@@ -188,11 +192,7 @@ class Loop(Trainer):  # type: ignore[misc]
             keep_whole(optimizer)
         if isinstance(self.learner, OwnRates):
             rates = {id(weight): self.learner.rate(name) for name, weight in self.model.named_parameters()}
-            optimizer.param_groups[:] = [
-                {**group, "params": [w for w in group["params"] if rates[id(w)] == rate], "lr": rate or group["lr"]}
-                for group in optimizer.param_groups
-                for rate in dict.fromkeys(rates[id(weight)] for weight in group["params"])
-            ]
+            optimizer.param_groups[:] = by_rate(optimizer.param_groups, rates)
         return optimizer
 
     def _clip_grad_norm(self, model: Any) -> Any:
@@ -227,7 +227,7 @@ class Loop(Trainer):  # type: ignore[misc]
         try:
             super()._save_checkpoint(model, trial)
             written = self._staging / f"checkpoint-{self.taken}"
-            self._write_own(written)
+            self._carried.write(written)
             checkpoints.commit(written, self.folder)
             checkpoints.rotate(self.folder, self.stage.keep_checkpoints)
         except (OSError, RuntimeError) as error:
@@ -267,32 +267,9 @@ class Loop(Trainer):  # type: ignore[misc]
             self._signal.note()
         return any(come) or any(over)
 
-    def _write_own(self, written: Path) -> None:
-        """Put what the Trainer does not know beside what it has written of a checkpoint."""
-        write_tensors(dict(self.learner.state()), written / LEARNER)
-        (written / CURVES).write_text(json.dumps(self.curves.state(), allow_nan=False), encoding="utf-8")
-        state = {
-            "training_rows": self.room.training,
-            "evaluation_rows": self.room.evaluation,
-            "seconds": self.stopwatch.seconds,
-            "watch": self.watch.state(),
-            "stopped_early": self.stopped_early,
-            "best": self._best.digest,
-        }
-        (written / LOOP).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-        self._best.copy_into(written)
-
     def _restore(self, path: Path) -> bool:
         """Take up where a checkpoint left off, but for what the Trainer reads itself. True: there is no more to train."""
-        state = json.loads((path / LOOP).read_text(encoding="utf-8"))
-        self.curves.restore(json.loads((path / CURVES).read_text(encoding="utf-8")))
-        self.learner.restore(read_tensors(path / LEARNER))
-        self.room.training = min(self.room.training, state["training_rows"])
-        self.room.evaluation = min(self.room.evaluation, state["evaluation_rows"])
-        self.stopwatch.restore(state["seconds"])
-        self.watch.restore(state["watch"])
-        self.stopped_early = state["stopped_early"]
-        self._best.restore(path, state["best"])
+        self._carried.restore(path)
         step = int(path.name.rpartition("-")[2])
         if step < self.total and self.stopped_early is None:
             log.info("resuming from step %d of %d", step, self.total)
@@ -302,18 +279,10 @@ class Loop(Trainer):  # type: ignore[misc]
         self.state.global_step = step
         return True
 
-    def _refuse_over_cap(self, step: int) -> None:
-        if self.stopwatch.over:
-            raise CapReached(
-                f"the cap of time is reached at step {step} of {self.total}, after {self.hours:.2f} hours of training",
-                where=str(self.folder),
-                fix="raise train.max_hours or train.max_cost and run again: nothing is lost, it goes on from there",
-            )
-
     def _check_stopped(self) -> None:
         """Raise what explains why there are steps left, if there are and no verdict ended the training."""
         if self.taken >= self.total or self.stopped_early is not None:
             return
         if self._signal.come:
             raise TryLater(f"stopped by SIGTERM at step {self.taken}", fix="run again, and it goes on from there")
-        self._refuse_over_cap(self.taken)
+        self.stopwatch.check(self.taken, self.total)

@@ -6,6 +6,7 @@ What happens then is the loop's.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,3 +92,14 @@ def arguments(stage: StageParams, folder: Path, total: int, machine: MachinePara
     if found.device.type == "cuda":
         found._n_gpu = 1  # or the Trainer spreads batches over all GPUs, and the adapter depends on how many there are
     return found
+
+
+def by_rate(groups: Sequence[dict[str, Any]], rates: Mapping[int, float | None]) -> list[dict[str, Any]]:
+    """An optimizer's groups of parameters, split by the learning rate that each parameter (by its id) has of its own; None: the
+    group's. Groups without come first: the rate of the first group is the one that curves show."""
+    found = []
+    for group in groups:
+        for rate in dict.fromkeys(rates[id(weight)] for weight in group["params"]):
+            weights = [weight for weight in group["params"] if rates[id(weight)] == rate]
+            found.append((rate is not None, {**group, "params": weights, "lr": group["lr"] if rate is None else rate}))
+    return [group for _, group in sorted(found, key=lambda each: each[0])]

@@ -174,8 +174,9 @@ def test_parameters_may_have_a_rate_of_their_own(tmp_path):
     made = loop(learner, tmp_path, stage(max_steps=3))
     made.run()
     torch.testing.assert_close(learner.model.out.weight, untaught.model.out.weight, atol=1e-6, rtol=0)
-    assert float((learner.model.embedding.weight - untaught.model.embedding.weight).abs().max()) > 0.01
-    assert {round(group["initial_lr"], 12) for group in made.optimizer.param_groups} == {0.05, 1e-9}
+    assert (learner.model.embedding.weight - untaught.model.embedding.weight).abs().max().item() > 0.01
+    assert [round(group["initial_lr"], 12) for group in made.optimizer.param_groups] == [0.05, 1e-9, 1e-9]
+    assert max(p["learning_rate"] for p in made.curves.points if "loss" in p) == 0.05
 
 
 @pytest.mark.parametrize("where", ["loss", "measure", "gradient", "weight", "eval"])
