@@ -4,11 +4,11 @@
     python bench/tuners.py … --tuners full lora --splits plain --steps 50      # a quick look
     python bench/tuners.py … --search 12 --tuners lora                         # settings, judged on the eval side alone
 
-Two splits, the same for all. `ours` is that of examples/banking77: groups, and rows near to held-out ones not trained on. `plain`
-is scikit-learn's stratified random split with the same shares, as others use; one question in eighteen is nearly another one. Each
-cell is trained and measured in a process of its own: seconds are those of the training alone, memory the most that the process
-ever held, of which the imports hold a part. Differences are to `plain full` (rate 1e-4, batch 32, label smoothing 0.1, four
-epochs), paired by row. A cell that stands in FOLDER is not trained again, so a run that was stopped goes on.
+Two splits, the same for all. `ours` is that of examples/banking77: groups, and rows near to held-out ones not trained on.
+`plain` is scikit-learn's stratified random split with the same shares, as others use; one question in eighteen is nearly
+another. Each cell is trained and measured in a process of its own: seconds are those of the training alone, memory the most that
+the process ever held, of which the imports hold a part. Differences are to `plain full` (rate 1e-4, batch 32, label smoothing
+0.1, four epochs), paired by row. A cell that stands in FOLDER is not trained again, so a run that was stopped goes on.
 
 Writes tuners.json and tuners.md to FOLDER, and prints the table. Settings were found on the eval side of `ours`.
 """
@@ -76,7 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work.absolute()
     if arguments.cell:
-        train_cell(work, *arguments.cell, settings=json.loads(sys.stdin.read()))
+        name, split = arguments.cell
+        train_cell(work, name, split, json.loads(sys.stdin.read()))
         return
     prepare(work, arguments.csv.absolute())
     if arguments.search:
