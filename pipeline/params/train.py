@@ -284,6 +284,8 @@ def chain_problems(train: TrainParams, task: Task) -> list[str]:
         place = f"train.stages.{number}" if train.stages else "train"
         objective = stage.learns(task)
         problems += [f"{place}: {problem}" for problem in _stage_problems(stage, objective, task)]
+        if objective is Objective.PPO and train.machine.shard:
+            problems.append("train.machine.shard: ppo answers with the whole model between steps, so it cannot be spread")
         before = _stage_before(stage.start, chain[:number], earlier)
         if isinstance(before, str):
             problems.append(f"{place}.start: {before}")

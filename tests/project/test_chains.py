@@ -66,6 +66,7 @@ def test_what_cannot_be_combined_is_refused_with_the_reason(objective: Objective
             "no earlier stage of the objective reward is called 'scorer'",
         ),
         ({**PPO, "batch_size": 24}, "ppo.rollouts: 64 is no multiple of the 24 rows of an optimizer step"),
+        ({**PPO, "machine": {"processes": 2, "shard": True}}, "ppo answers with the whole model between steps"),
         ({"start": "stage:sft"}, "train.start: no earlier stage is called 'sft'"),
         ({"stages": [{"objective": "sft"}, SCORER, {**PPO, "start": "previous"}]}, "a reward model gives a number, not a text"),
         ({"stages": [{"tuner": "qlora"}, {"tuner": "lora"}]}, "answers otherwise beside full ones"),
