@@ -25,9 +25,9 @@ from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken
 from pipeline.modeling.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
 from pipeline.modeling.probing import probe
+from pipeline.modeling.tensor_files import keys, tensors
 from pipeline.modeling.tuners.lora import lora_config
 from pipeline.modeling.tuners.soft_prompt import soft_config
-from pipeline.modeling.tuners.weights import keys, tensors
 from pipeline.params import StageParams
 
 

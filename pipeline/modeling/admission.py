@@ -7,8 +7,7 @@ when they were written. Nothing here changes a folder.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,27 @@ from typing import Any
 import torch
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.peft_model import PeftModel
-from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 
-from pipeline.domain.data import Task
 from pipeline.domain.model import BaseModelRef
-from pipeline.domain.record import FileDigest, digest_bytes, first_difference
+from pipeline.domain.record import FileDigest, first_difference
 from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken, Tampered
-from pipeline.modeling.adapter import config_as_written, peft_config, untouched
+from pipeline.modeling.adapter import peft_config
+from pipeline.modeling.folder_checks import (
+    check_base,
+    check_config,
+    check_parts,
+    check_replaced,
+    read_handshake,
+    read_peft,
+    read_template,
+    refuse_files,
+)
 from pipeline.modeling.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
 from pipeline.modeling.loading import head_modules, load_base
 from pipeline.modeling.probing import bare_states, probe
 from pipeline.modeling.tuners.soft_prompt import put_prompt
-from pipeline.modeling.tuners.weights import fill, tensors, tuned_names
-
-JSON_LIMIT = 1 << 20
-REQUIRED_KEYS = {"peft_type", "task_type", "base_model_name_or_path"}
-REQUIRED_OF = {
-    Tuner.LORA: {"r", "lora_alpha", "target_modules"},
-    Tuner.QLORA: {"r", "lora_alpha", "target_modules"},
-    Tuner.SOFT_PROMPT: {"num_virtual_tokens"},
-}
+from pipeline.modeling.tuners.weights import fill, tuned_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +63,14 @@ def admit(folder: Path, base: BaseModelRef, *, files: tuple[FileDigest, ...] | N
         raise Tampered(f"the adapter is not the one that was recorded: {difference}", where=str(folder))
     refuse_files(folder, {CONFIG, WEIGHTS, TUNED_WEIGHTS, HANDSHAKE, TEMPLATE})
     handshake = read_handshake(folder)
-    _check_parts(folder, handshake)
+    check_parts(folder, handshake)
     if handshake.has_peft:
-        _check_config(folder, handshake)
-    template = _read_template(folder, handshake)
-    _check_base(folder, handshake.base, base)
+        check_config(folder, handshake)
+    template = read_template(folder, handshake)
+    check_base(folder, handshake.base, base)
     if handshake.weights is not None:
-        _check_replaced(folder, handshake)
-    return Admitted(folder, handshake, _read_tensors(folder, handshake) if handshake.has_peft else {}, template)
+        check_replaced(folder, handshake)
+    return Admitted(folder, handshake, read_peft(folder, handshake) if handshake.has_peft else {}, template)
 
 
 def attach(model: Any, admitted: Admitted, name: str) -> Any:
@@ -139,128 +137,6 @@ def load_adapter(
     said = admitted.handshake
     model = load_base(path, said.output, said.labels, quantize=said.quantized)
     return attach(model, admitted, NAME), admitted
-
-
-def read_handshake(folder: Path) -> Handshake:
-    """What the adapter in `folder` says of itself; nothing of it is checked yet. Raises Broken when it cannot be read."""
-    if not (folder / HANDSHAKE).is_file():
-        raise Broken(f"{HANDSHAKE} is missing", where=str(folder))
-    said = read_object(folder / HANDSHAKE)
-    try:
-        return Handshake.model_validate_json(json.dumps(said))
-    except ValidationError as error:
-        raise Broken(f"the handshake cannot be read: {error}", where=str(folder / HANDSHAKE)) from error
-
-
-def refuse_files(folder: Path, allowed: Collection[str]) -> None:
-    """Raise Broken when a folder holds anything but files of the names `allowed`, or is none."""
-    if not folder.is_dir():
-        raise Broken("there is no adapter folder", where=str(folder))
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() or not path.is_file():
-            raise Broken("a link, folder or special file has no place in an adapter", where=str(path))
-        if path.name not in allowed:
-            why = (
-                "it can run code when it is read" if path.suffix in {".bin", ".pt", ".pth", ".pkl", ".py"} else "it is not known"
-            )
-            raise Broken(f"{path.name} has no place in an adapter: {why}", where=str(path))
-
-
-def _check_parts(folder: Path, handshake: Handshake) -> None:
-    """The files that such a tuning has, all of them and no others."""
-    parts = {CONFIG: handshake.has_peft, WEIGHTS: handshake.has_peft, TUNED_WEIGHTS: handshake.weights is not None}
-    for name, wanted in parts.items():
-        if wanted and not (folder / name).is_file():
-            raise Broken(f"{name} is missing", where=str(folder))
-        if not wanted and (folder / name).exists():
-            raise Broken(f"{name} does not belong to what {handshake.tuner} tunes", where=str(folder))
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file that nobody vouches for. Raises Broken when it is none, too large, or names a key twice."""
-    if path.stat().st_size > JSON_LIMIT:
-        raise Broken("far too large for what it should be", where=str(path))
-    try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise Broken(f"not readable as JSON: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise Broken("not a JSON object", where=str(path))
-    return value
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({k for k, _ in pairs}) != len(pairs):
-        raise ValueError("a key appears twice")
-    return dict(pairs)
-
-
-def _check_config(folder: Path, handshake: Handshake) -> None:
-    """Every key known, every value the one that belongs to the handshake. Keys that peft has added since may be absent."""
-    path = folder / CONFIG
-    config = read_object(path)
-    expected = config_as_written(handshake)
-    for key in sorted(config.keys() - expected.keys()):
-        raise Broken(f"the key {key!r} is not known; it may make peft import code", where=str(path))
-    for key in sorted((REQUIRED_KEYS | REQUIRED_OF[handshake.tuner]) - config.keys()):
-        raise Broken(f"the key {key!r} is missing", where=str(path))
-    for key, value in sorted(config.items()):
-        listed = sorted(value, key=str) if isinstance(value, list) else value
-        if key != "peft_version" and (type(listed) is not type(expected[key]) or listed != expected[key]):
-            raise Broken(f"{key} is {value!r}, where the handshake makes it {expected[key]!r}", where=str(path))
-
-
-def _read_template(folder: Path, handshake: Handshake) -> str | None:
-    path = folder / TEMPLATE
-    if handshake.task is Task.CLASSIFY:
-        if path.exists():
-            raise Broken("a classifier has no chat template", where=str(path))
-        return None
-    if not path.is_file():
-        raise Broken(f"{TEMPLATE} is missing", where=str(folder))
-    content = path.read_bytes()
-    if digest_bytes(content) != handshake.base.template:
-        raise Broken("the chat template is not the one that the adapter was trained with", where=str(path))
-    return content.decode("utf-8")
-
-
-def _check_base(folder: Path, trained_on: BaseModelRef, offered: BaseModelRef) -> None:
-    for part in ("weights", "tokenizer"):
-        if getattr(trained_on, part) != getattr(offered, part):
-            raise Broken(
-                f"the adapter was trained on {trained_on.id} with other {part} than the {offered.id} it is to be put on",
-                where=str(folder),
-                fix="give it the base it was trained on",
-            )
-
-
-def _read_tensors(folder: Path, handshake: Handshake) -> dict[str, torch.Tensor]:
-    path = folder / WEIGHTS
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors_ = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise Broken(f"not a whole safetensors file: {error}", where=str(path)) from error
-    for key, tensor in tensors_.items():
-        if tensor.dtype is not torch.float32:
-            raise Broken(f"{key} is {tensor.dtype}, where adapters are fp32", where=str(path))
-        if not bool(torch.isfinite(tensor).all()):
-            raise Broken(f"{key} holds NaN or Inf", where=str(path))
-    if not any(".lora_B." in key or key == "prompt_embeddings" for key in tensors_):
-        raise Broken("there is neither a LoRA nor a soft prompt in it", where=str(path))
-    _check_zeroed(untouched(tensors_), handshake, path)
-    return tensors_
-
-
-def _check_replaced(folder: Path, handshake: Handshake) -> None:
-    path = folder / TUNED_WEIGHTS
-    _check_zeroed(tuple(name for name, tensor in tensors(path) if not bool(tensor.any())), handshake, path)
-
-
-def _check_zeroed(zero: tuple[str, ...], handshake: Handshake, path: Path) -> None:
-    zeroed = sorted(set(zero) - set(handshake.untouched))
-    if zeroed:
-        raise Broken(f"{zeroed[0]} is all zeros, so this part of the adapter does nothing", where=str(path))
 
 
 def put_peft(model: Any, admitted: Admitted, name: str) -> Any:

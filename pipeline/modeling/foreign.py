@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors import SafetensorError, safe_open
 
 from pipeline.domain.data import Task
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Objective, Output, Tuner
 from pipeline.errors import Broken
-from pipeline.modeling.admission import Admitted, read_object, refuse_files
+from pipeline.modeling.admission import Admitted
 from pipeline.modeling.base import TOKENIZER_FILES
+from pipeline.modeling.folder_checks import read_object, refuse_files
 from pipeline.modeling.handshake import CONFIG, HANDSHAKE, TEMPLATE, WEIGHTS, Handshake
+from pipeline.modeling.tensor_files import FLOATS, tensors
 
 _UNREAD = {"README.md", ".gitattributes", TEMPLATE, *TOKENIZER_FILES}
 """What such folders also hold. None of it is opened."""
@@ -28,7 +29,6 @@ _OWN = {"r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_
 """Keys whose values are taken over."""
 _ANY = {"base_model_name_or_path", "revision", "peft_version", "inference_mode", "task_type", "fan_in_fan_out"}
 """Keys whose values are of no consequence: they say where it was made, or peft finds them by itself."""
-_NUMBERS = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def is_foreign(folder: Path) -> bool:
@@ -46,7 +46,7 @@ def admit_foreign(folder: Path, base: BaseModelRef) -> Admitted:
         if not (folder / name).is_file():
             raise Broken(f"{name} is missing", where=str(folder), fix="name the folder of a peft LoRA, saved as safetensors")
     config = _read_config(folder / CONFIG)
-    tensors = _read_tensors(folder / WEIGHTS, config)
+    held = _read_tensors(folder / WEIGHTS, config)
     handshake = Handshake(
         tuner=Tuner.LORA,
         output=Output.TEXT,
@@ -59,12 +59,12 @@ def admit_foreign(folder: Path, base: BaseModelRef) -> Admitted:
         dropout=float(config.get("lora_dropout", 0.0)),
         rslora=config.get("use_rslora", False),
         dora=config.get("use_dora", False),
-        target_modules=_targets(tensors),
+        target_modules=_targets(held),
         max_length=1,
         untouched=(),
         probe=(),
     )
-    return Admitted(folder, handshake, tensors, None)
+    return Admitted(folder, handshake, held, None)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -91,26 +91,18 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise Broken(f"not a whole safetensors file: {error}", where=str(path)) from error
+    held = dict(tensors(path, FLOATS))
     for key, tensor in sorted(held.items()):
         if ".lora_" not in key:
             raise Broken(f"the tensor {key} is part of no LoRA; heads and embeddings of others are not taken", where=str(path))
-        if tensor.dtype not in _NUMBERS:
-            raise Broken(f"{key} is {tensor.dtype}, where a LoRA is fp16, bf16 or fp32", where=str(path))
-        if not bool(torch.isfinite(tensor).all()):
-            raise Broken(f"{key} holds NaN or Inf", where=str(path))
         side = 0 if ".lora_A." in key else 1 if ".lora_B." in key else None
         if side is not None and (tensor.dim() != 2 or tensor.shape[side] != config["r"]):
             raise Broken(f"{key} has the shape {tuple(tensor.shape)}, which is not of rank {config['r']}", where=str(path))
     if not any(".lora_B." in key and bool(tensor.any()) for key, tensor in held.items()):
         raise Broken("this LoRA changes nothing: its lora_B are all zero", where=str(path))
-    return {key: tensor.float() for key, tensor in held.items()}
+    return held
 
 
-def _targets(tensors: dict[str, torch.Tensor]) -> tuple[str, ...]:
+def _targets(held: dict[str, torch.Tensor]) -> tuple[str, ...]:
     """The modules that the LoRA goes beside, by the ends of their names, from the tensors that there are."""
-    return tuple(sorted({key.split(".lora_")[0].rsplit(".", 1)[-1] for key in tensors}))
+    return tuple(sorted({key.split(".lora_")[0].rsplit(".", 1)[-1] for key in held}))

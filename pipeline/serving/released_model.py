@@ -31,8 +31,8 @@ class ReleasedModel(PythonModel):  # type: ignore[misc]
     """
 
     def load_context(self, context: Any) -> None:
-        from pipeline.modeling.admission import read_handshake
         from pipeline.modeling.base import locate_base
+        from pipeline.modeling.folder_checks import read_handshake
         from pipeline.modeling.generate import Subjects
         from pipeline.params import ModelParams
 

@@ -91,7 +91,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         edit_tensors(lambda t: t.update({first(t, "lora_A"): t[first(t, "lora_A")][:, :-1].contiguous()})),
         "has the shape",
     ),
-    "half precision": (edit_tensors(lambda t: {k: v.half() for k, v in t.items()}), "adapters are fp32"),
+    "half precision": (edit_tensors(lambda t: {k: v.half() for k, v in t.items()}), "adapters are float32"),
     "NaN": (edit_tensors(lambda t: _fill(t, "nan")), "NaN or Inf"),
     "one zero lora_B": (edit_tensors(lambda t: _fill(t, "0")), "all zeros"),
     "all zero lora_B": (edit_tensors(lambda t: {k: v * ("lora_B" not in k) for k, v in t.items()}), "all zeros"),

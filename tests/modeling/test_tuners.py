@@ -166,7 +166,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "extra": (lambda f: edit_weights(f, lambda t: t | {"model.more.weight": t["model.norm.weight"].clone()}), "has no place"),
     "renamed": (lambda f: edit_weights(f, lambda t: {k.replace("layers.1", "layers.7"): v for k, v in t.items()}), "is missing"),
     "shape": (_head(lambda v: v[:-1]), "has the shape"),
-    "half": (_head(lambda v: v.half()), "are fp32"),
+    "half": (_head(lambda v: v.half()), "are float32"),
     "NaN": (_head(lambda v: v * float("nan")), "NaN or Inf"),
     "zero": (_head(lambda v: v * 0), "is all zeros"),
     "scaled": (_head(lambda v: v * 3), "answer the probe"),
@@ -216,7 +216,7 @@ def test_a_training_that_changed_nothing_writes_nothing(tiny_base, tmp_path):
 PROMPTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "zero": (lambda v: v * 0, "is all zeros"),
     "longer": (lambda v: v.repeat(2, 1), "has the shape"),
-    "half": (lambda v: v.half(), "are fp32"),
+    "half": (lambda v: v.half(), "are float32"),
     "scaled": (lambda v: v * 30, "answer the probe"),
 }
 

@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "foreign module": (tensors(lambda t: {k.replace("layers.1", "layers.7"): v for k, v in t.items()}), "is missing|no module"),
     "half of a pair": (tensors(lambda t: {k: v for k, v in t.items() if k != first(t)}), "is missing"),
     "NaN": (tensors(lambda t: t | {first(t): t[first(t)] * float("nan")}), "NaN or Inf"),
-    "whole numbers": (tensors(lambda t: t | {first(t): t[first(t)].char()}), "where a LoRA is fp16"),
+    "whole numbers": (tensors(lambda t: t | {first(t): t[first(t)].char()}), "where adapters are float16"),
     "nothing learned": (tensors(lambda t: {k: v * ("lora_B" not in k) for k, v in t.items()}), "changes nothing"),
     "torn": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "not a whole safetensors"),
 }

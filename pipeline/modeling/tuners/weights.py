@@ -5,17 +5,17 @@ Tensors are named as the model names its parameters, a tied one once. They are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from pipeline.domain.tuning import Output, Tuner
 from pipeline.errors import Broken, Misuse
 from pipeline.modeling.loading import head_modules
+from pipeline.modeling.tensor_files import keys, tensors
 
 
 def tuned_names(model: Any, tuner: Tuner, layers: int, output: Output) -> tuple[str, ...]:
@@ -69,30 +69,6 @@ def fill(model: Any, path: Path, names: tuple[str, ...], *, skip: Callable[[str]
                 shapes = f"{tuple(tensor.shape)}, not {tuple(places[name].shape)}"
                 raise Broken(f"{name} has the shape {shapes}", where=str(path))
             places[name].copy_(tensor)
-
-
-def keys(path: Path) -> tuple[str, ...]:
-    """Names of the tensors in a safetensors file. Raises Broken when it is none."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return tuple(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise Broken(f"not a whole safetensors file: {error}", where=str(path)) from error
-
-
-def tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors of a safetensors file, one after the other, in fp32. Raises Broken when it is none, or holds NaN."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            for key in file.keys():  # noqa: SIM118 (no mapping)
-                tensor = file.get_tensor(key)
-                if tensor.dtype is not torch.float32:
-                    raise Broken(f"{key} is {tensor.dtype}, where tuned weights are fp32", where=str(path))
-                if not bool(torch.isfinite(tensor).all()):
-                    raise Broken(f"{key} holds NaN or Inf", where=str(path))
-                yield key, tensor
-    except (SafetensorError, OSError) as error:
-        raise Broken(f"not a whole safetensors file: {error}", where=str(path)) from error
 
 
 def _layers(model: Any) -> tuple[str, nn.ModuleList]:
