@@ -22,8 +22,8 @@ from pipeline.modeling.learning.ppo.cast import REWARD, Cast
 from pipeline.modeling.learning.ppo.rules import judged
 from pipeline.modeling.loading import inference
 from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.tensor_files import tensors
 from pipeline.modeling.tuners.lora import lora_config
-from pipeline.modeling.tuners.weights import tensors
 from pipeline.params.train import RewardSource
 
 
