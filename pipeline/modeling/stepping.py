@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -56,11 +57,12 @@ class Stepping:
 
         Raises TrainingDiverged when the loss or a measure is no finite number: nothing has been applied by then.
         """
-        before = capture()
+        before, attempts = capture(), count()
 
         def attempt() -> Outcome:
-            before.restore()
-            self.learner.model.zero_grad()
+            if next(attempts):  # the Trainer has seen to the first
+                before.restore()
+                self.learner.model.zero_grad()
             return self._gradients(step, places)
 
         # Of a spread model nobody can do a step again alone: the others are in the midst of it.
@@ -81,7 +83,8 @@ class Stepping:
         learner.rows = self.room.training
         others.draw_apart(self.seed, step)
         learner.begin_step(step, places)
-        learner.model.train()
+        if not learner.model.training:  # to say so to each of its modules takes longer than a small model's step
+            learner.model.train()
         units = learner.units(places) or 1.0
         sums: dict[str, Any] = {}
         ordered = longest_first(places, learner.lengths(places))

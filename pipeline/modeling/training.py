@@ -46,7 +46,7 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
     Same job on a CPU gives the same adapter bytes, resumed or not. Raises Misuse, BadInput, Broken, TrainingDiverged, TryLater
     when stopped by SIGTERM, CapReached at job.max_hours.
     """
-    if job.machine.processes > 1 and ranks().count == 1:
+    if job.machine.processes > 1 and ranks().count == 1 and job.objective is not Objective.PPO:
         return tune_together(job, tracker=tracker, progress=progress)
     progress("loading the base model", 0, 0)
     tokenizer = load_tokenizer(job.base)

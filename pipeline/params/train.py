@@ -228,7 +228,8 @@ class MachineParams(Section):
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Compute activations twice to keep fewer. auto: where the predicted peak would not fit otherwise."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes on this machine, one a GPU or CPU part; each sees its share of every step's rows."""
+    """Processes on this machine, one a GPU or CPU part; each sees its share of every step's rows. A ppo stage takes one: each would
+    make all the answers."""
     shard: bool = False
     """Spread weights, gradients and optimizer over the processes (FSDP)."""
 
@@ -284,8 +285,7 @@ def chain_problems(train: TrainParams, task: Task) -> list[str]:
         place = f"train.stages.{number}" if train.stages else "train"
         objective = stage.learns(task)
         problems += [f"{place}: {problem}" for problem in _stage_problems(stage, objective, task)]
-        if objective is Objective.PPO and train.machine.shard:
-            problems.append("train.machine.shard: ppo answers with the whole model between steps, so it cannot be spread")
+        problems += _machine_problems(train.machine, stage, objective)
         before = _stage_before(stage.start, chain[:number], earlier)
         if isinstance(before, str):
             problems.append(f"{place}.start: {before}")
@@ -307,6 +307,20 @@ def chain_problems(train: TrainParams, task: Task) -> list[str]:
         earlier[str(stage.name)] = stage
     if chain[-1].learns(task) is Objective.REWARD:
         problems.append("train: the last stage is a reward model, which nobody can be answered by; let ppo follow")
+    return problems
+
+
+def _machine_problems(machine: MachineParams, stage: StageParams, objective: Objective) -> list[str]:
+    """What of a stage several processes cannot do."""
+    problems = []
+    if machine.shard and objective is Objective.PPO:
+        problems.append("train.machine.shard: ppo answers with the whole model between steps, so it cannot be spread")
+    if machine.shard and machine.processes == 1:
+        problems.append("train.machine.shard: there is one process, so nothing to spread over; raise train.machine.processes")
+    if machine.shard and stage.tuner is Tuner.QLORA:
+        problems.append("train.machine.shard: 4-bit weights are blocks that cannot be spread; take lora, or qlora without shard")
+    if machine.shard and stage.ewc.weight:
+        problems.append("train.machine.shard: ewc's penalty is reckoned over whole weights; leave one of the two out")
     return problems
 
 
