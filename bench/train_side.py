@@ -9,6 +9,7 @@ steps. The loss on held-out rows is measured afterwards, for every side by the s
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import warnings
@@ -24,10 +25,14 @@ HELD = 64
 def main(spec: dict[str, Any]) -> None:
     warnings.simplefilter("ignore")
     laps = Laps()
+    import datasets
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.disable(logging.WARNING)
     ours = spec["side"] == "ours"
     if ours:
         import train_ours as side
