@@ -12,9 +12,10 @@ import pytest
 from pipeline.domain.advice import Advice, Opinion
 from pipeline.domain.data import Snapshot, Task
 from pipeline.domain.exploration import Exploration
+from pipeline.domain.planning import Forecast, Plan, Span, StagePlan
+from pipeline.domain.tuning import Tuner
 from pipeline.errors import Misuse
-from pipeline.exploring.costs import Cost
-from pipeline.modeling.base import count_parameters, count_tokens
+from pipeline.modeling.base import count_tokens
 from pipeline.params import AdviseParams, ExploreParams, IngestParams
 from pipeline.steps.advise import advise
 from pipeline.steps.explore import explore
@@ -59,8 +60,34 @@ def take(folder: Path, rows: list[dict[str, str]], task: Task) -> Snapshot:
     )
 
 
-def cheap(rows: Any) -> Cost:
-    return Cost(parameters=10**6, tokens=10**5, passes=1.0, flops=1e10, memory_gib=0.5, available_gib=4.0)
+def cheap(hours: float = 0.1, problem: str | None = None) -> Plan:
+    """A plan of one stage that lasts so long."""
+    one = Forecast(
+        tuner=Tuner.LORA,
+        trainable=1000,
+        memory=Span(value=2e9, low=1e9, high=3e9),
+        parts={},
+        micro_rows=8,
+        gradient_checkpointing=False,
+        seconds=Span(value=hours * 3600, low=hours * 1000, high=hours * 9000),
+        measured=False,
+        problem=problem,
+    )
+    stage = StagePlan(
+        name="classify",
+        objective="classify",
+        asked=Tuner.LORA,
+        items=200,
+        tokens=12.0,
+        labelled=0.0,
+        steps=50,
+        forecasts=(one,),
+        refused={},
+        takes=Tuner.LORA,
+        because="it fits",
+    )
+    given: dict[str, Any] = {"machine": {}, "room": 2**32, "bound": "memory available", "stages": (stage,)}
+    return Plan(snapshot="0" * 64, data="made up", base="small", weights=10**6, **given)
 
 
 def test_explore_finds_the_topics_the_stray_and_what_to_label(tmp_path: Path, encoder: Any) -> None:
@@ -145,9 +172,19 @@ def test_facts_that_stand_nowhere_are_not_for_tuning(tmp_path: Path, encoder: An
     assert "in neither" in solvable.evidence["words of answers"]
 
 
-def test_what_a_base_weighs_and_reads(tmp_path: Path) -> None:
-    base = minilm()
-    assert 10e6 < count_parameters(base) < 12e6, "embeddings are looked up, not multiplied with"
-    short = count_tokens(["hello there"], base / "tokenizer.json")
-    assert short == 4, "neither padded nor cut"
-    assert count_tokens(["hello there " * 1000], base / "tokenizer.json") > 2000
+def test_tokens_are_counted_neither_padded_nor_cut() -> None:
+    short, long = count_tokens(["hello there", "hello there " * 1000], minilm() / "tokenizer.json")
+    assert short == 4
+    assert long > 2000
+
+
+def test_a_training_that_does_not_fit_or_lasts_for_days_is_not_affordable(tmp_path: Path, encoder: Any) -> None:
+    snapshot = take(tmp_path, labelled_rows(60), Task.CLASSIFY)
+    given: dict[str, Any] = {"folder": tmp_path / "snapshot", "out": tmp_path / "out", "embedder": encoder}
+    opinions = []
+    for plan in (cheap(), cheap(hours=100.0), cheap(problem="one row would take 9 GiB")):
+        answer = advise(snapshot, AdviseParams(repeats=2), cost=lambda plan=plan: plan, **given).answers[3]
+        opinions.append(answer.opinion)
+        assert "1.9 GiB" in answer.because
+        assert answer.evidence["classify"] == "200 rows of 12 tokens, 50 steps, lora"
+    assert opinions == [Opinion.YES, Opinion.NO, Opinion.NO]

@@ -1,4 +1,4 @@
-"""What vectors and texts say of a dataset: topics, oddities, picks, curves, evidence, costs."""
+"""What vectors and texts say of a dataset: topics, oddities, picks, curves, evidence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.exploring.anomalies import THRESHOLD, oddness
-from pipeline.exploring.costs import Cost, measure_flops
 from pipeline.exploring.evidence import Neighbours, disagreement, lift, word_origins
 from pipeline.exploring.learning_curve import classifier, neighbour, probe
 from pipeline.exploring.mapping import MOST, lay_out
@@ -150,11 +149,3 @@ def test_neighbours_never_are_the_row_itself(rows: int, seed: int) -> None:
     vectors, _ = blobs(rows, seed=seed)
     found = Neighbours.find(vectors)
     assert all(near != own for own, near in enumerate(found.nearest.tolist()))
-
-
-def test_costs_grow_with_base_data_and_passes() -> None:
-    one = Cost(parameters=10**7, tokens=10**6, passes=2.0, flops=1e10, memory_gib=1.0, available_gib=2.0)
-    assert one.hours == pytest.approx(4 * 10**7 * 10**6 * 2 / (1e10 * 0.3) / 3600)
-    assert one.fits
-    assert not Cost(10**7, 10**6, 2.0, 1e10, memory_gib=3.0, available_gib=2.0).fits
-    assert measure_flops(64, 0.01) > 1e6

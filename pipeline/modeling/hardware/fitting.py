@@ -112,7 +112,7 @@ def _fitted(job: Job, chosen: Choices, tried: Trial, free: Room) -> Fitted:
     else:
         because["gradient_checkpointing"] = "not needed"
     if tried.means.tight:
-        because["tight_memory"] = "not even one row would fit without it"
+        because["tight_memory"] = "memory is given back at once: not even one row would fit otherwise"
     return Fitted(tried.items, tried.means.checkpointing, tried.means.tight, chosen, tried.predicted.total, because)
 
 

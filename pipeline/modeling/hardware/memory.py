@@ -127,14 +127,14 @@ def rows_of(objective: Objective) -> int:
 
 
 def count_trainable(shape: Shape, stage: StageParams, objective: Objective, labels: int) -> int:
-    """Numbers that learn: exact for the layers of common bases; norms and biases are shared out evenly over layers."""
+    """Numbers that learn."""
     head = _new_head(shape, objective, labels)
     if stage.tuner is Tuner.FULL:
         return _base_weights(shape, objective) + head - (shape.pooler if head else 0)
     if stage.tuner is Tuner.LAST_LAYERS:
         count = min(stage.layers, shape.depth)
         last = sum(matrix.size for layer in shape.layers[shape.depth - count :] for matrix in layer)
-        return last + shape.small * count // max(shape.depth, 1) + (head or shape.head)
+        return last + sum(shape.layer_small[shape.depth - count :]) + shape.last_norm + (head or shape.head)
     if stage.tuner is Tuner.SOFT_PROMPT:
         width = shape.width if stage.soft_prompt.kind == "prompt" else shape.depth * 2 * shape.keys
         return stage.soft_prompt.tokens * width + head

@@ -81,9 +81,11 @@ def wanted(predicted: Prediction, free: Room, *, loaded: bool) -> int:
 
 
 def _ways(chosen: Choices, machine: MachineParams, *, gpu: bool) -> list[Means]:
-    """From the fastest to the one that takes least memory."""
+    """From the fastest to the one that takes least memory. On a CPU activations that are computed again save hardly anything
+    unless what is free is given back, so many blocks come and go."""
     recomputed = {"auto": (False, True), "on": (True,), "off": (False,)}[machine.gradient_checkpointing]
-    tried = (
-        [(False, again) for again in recomputed] if gpu else [(False, recomputed[0]), *((True, again) for again in recomputed)]
-    )
-    return [Means(chosen.half, chosen.attention, again, tight, gpu) for tight, again in tried]
+    if gpu:
+        tried = [(again, False) for again in recomputed]
+    else:
+        tried = [(again, tight) for again in recomputed for tight in ((True,) if again else (False, True))]
+    return [Means(chosen.half, chosen.attention, again, tight, gpu) for again, tight in tried]

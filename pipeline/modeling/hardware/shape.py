@@ -45,7 +45,8 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Shape:
-    """A base's sizes. layers: of each, its linear modules. small: weights of the layers that are no matrix (norms, biases).
+    """A base's sizes. layers: of each, its linear modules. small: weights that are no matrix (norms, biases), layer_small those
+    of each layer, last_norm of the norm after them.
 
     embedding: weights looked up, not multiplied. head: an output embedding of its own, 0 where it is tied or absent. pooler: as
     encoders have it. rms: norms are RMS norms and the MLP is gated, as in Llama; else layer norms and a plain MLP, as in BERT.
@@ -64,6 +65,8 @@ class Shape:
     head: int
     pooler: int
     small: int
+    layer_small: tuple[int, ...]
+    last_norm: int
     rms: bool
     written_out_gelu: bool
     dropout: bool
@@ -107,17 +110,18 @@ def read_shape(base: Path) -> Shape:
     inner = _size(config, "intermediate_size", base, default=4 * width)
     vocabulary = _size(config, "vocab_size", base)
     layers: list[list[Matrix]] = [[] for _ in range(depth)]
-    small = embedding = head = pooler = 0
+    layer_small = [0] * depth
+    small = embedding = head = pooler = last_norm = 0
     active = _active_experts(config)
     for name, sizes in tensors.items():
         found = _LAYER.search(name)
         count = math.prod(sizes)
-        if found and int(found[1]) < depth and len(sizes) >= 2 and name.endswith("weight"):
+        if found and int(found[1]) < depth and (len(sizes) == 3 or (len(sizes) == 2 and name.endswith("weight"))):
             outputs, inputs = _outputs_first(name, sizes)
             share = active if "expert" in name else 1.0
             layers[int(found[1])].append(Matrix(name.removesuffix(".weight").rsplit(".", 1)[-1], outputs, inputs, share))
         elif found and int(found[1]) < depth:
-            small += count
+            layer_small[int(found[1])] += count
         elif "lm_head" in name or name.startswith("embed_out"):
             head += count
         elif "pooler" in name:
@@ -126,6 +130,7 @@ def read_shape(base: Path) -> Shape:
             embedding += count
         else:
             small += count
+            last_norm += 0 if "embed" in name else count
     if config.get("tie_word_embeddings") and embedding:
         head = 0
     names = " ".join(tensors)
@@ -141,7 +146,9 @@ def read_shape(base: Path) -> Shape:
         embedding=embedding,
         head=head,
         pooler=pooler,
-        small=small,
+        small=small + sum(layer_small),
+        layer_small=tuple(layer_small),
+        last_norm=last_norm,
         rms="gate_proj" in names or "gate_up_proj" in names,
         written_out_gelu=config.get("activation_function", config.get("hidden_act")) in ("gelu_new", "gelu_fast"),
         dropout=_rate(config, ("hidden_dropout_prob", "resid_pdrop", "dropout")) > 0,
