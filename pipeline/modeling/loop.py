@@ -150,6 +150,7 @@ class Loop(Trainer):  # type: ignore[misc]
         others.alike(self.model)
         with untouched():  # what is prepared may come from a cache, and then draws nothing
             others.in_turn(self._stepping.prepare)
+        self.model.eval()  # all of it: a step looks at the whole only, to see whether it has to be told to train
         if others.first:
             checkpoints.sweep(self.folder)
         others.wait()
