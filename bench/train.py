@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from data_laps import measure
-from train_rows import EVEN, MIXED, SHORT_EVEN, SHORT_MIXED, Shape, build_llama
+from train_rows import EVEN, MIXED, SHORT_EVEN, SHORT_MIXED, Shape, build_llama, feed_forward
 
 HERE = Path(__file__).resolve().parent
 STORIES = HERE.parent.parent / "shared" / "models" / "stories260K"
@@ -153,7 +153,7 @@ def turn(cell: Cell, scratch: Path, number: int, *, gpu: bool) -> dict[str, Any]
                 raise
             print(f"  {side:<16} does not run: {error}", flush=True)
             continue
-        found[side] = side_figures(laps, gpu=gpu)
+        found[side] = side_figures(laps, weights=dense_weights(cell.base) if gpu else None)
         said = found[side]
         print(
             f"  {side:<16} {said['tokens_per_second']:>9,.0f} tokens/s  {said['peak_mb']:>7,.0f} MB"
@@ -163,7 +163,14 @@ def turn(cell: Cell, scratch: Path, number: int, *, gpu: bool) -> dict[str, Any]
     return found
 
 
-def side_figures(laps: dict[str, dict[str, Any]], *, gpu: bool) -> dict[str, Any]:
+def dense_weights(base: str) -> int:
+    """Weights that a token is multiplied with, by the shape: 4-bit tensors do not tell."""
+    hidden, layers, vocabulary = LLAMAS[base].values()
+    return layers * (4 * hidden**2 + 3 * hidden * feed_forward(hidden)) + vocabulary * hidden
+
+
+def side_figures(laps: dict[str, dict[str, Any]], *, weights: int | None) -> dict[str, Any]:
+    """weights: of a GPU cell, for MFU."""
     train = laps["train"]
     figures = {
         "tokens": train["tokens"],
@@ -171,14 +178,14 @@ def side_figures(laps: dict[str, dict[str, Any]], *, gpu: bool) -> dict[str, Any
         "tokens_per_second": train["tokens"] / train["step_seconds"],
         "tokens_per_cpu_second": train["tokens"] / train["step_cpu"],
         "ready_seconds": laps["ready"]["seconds"],
-        "peak_mb": train["gpu_mb"] if gpu else train["peak"],
+        "peak_mb": train["peak"] if weights is None else train["gpu_mb"],
         "weights_trained": laps["ready"]["trained"],
         "held_loss": laps["held"]["loss"],
     }
-    if gpu:
+    if weights is not None:
         peak = next((flops for name, flops in FLOPS.items() if name in train["device"]), None)
         # Forward and the gradients of activations: 2 + 2 operations a weight and token; those of frozen weights are not made.
-        used = 4 * train["weights"] * figures["tokens_per_second"]
+        used = 4 * weights * figures["tokens_per_second"]
         figures |= {"device": train["device"], "mfu": used / peak if peak else None}
     return figures
 

@@ -71,6 +71,11 @@ def tokens(rows: list[Text], objective: str) -> int:
     return sum(len(row.prompt) + len(row.answer) for row in rows)
 
 
+def feed_forward(hidden: int) -> int:
+    """The inner width of a layer, as Llamas have it."""
+    return int(hidden * 8 / 3 / 64) * 64
+
+
 def build_llama(folder: Path, *, hidden: int, layers: int, vocabulary: int, half: bool = False) -> Path:
     """A Llama of random weights in `folder`, with a tokenizer that names its ids. half: bf16, drawn on the GPU."""
     import torch
@@ -86,7 +91,7 @@ def build_llama(folder: Path, *, hidden: int, layers: int, vocabulary: int, half
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
-        intermediate_size=int(hidden * 8 / 3 / 64) * 64,
+        intermediate_size=feed_forward(hidden),
         num_hidden_layers=layers,
         num_attention_heads=hidden // (64 if hidden < 4096 else 128),
         max_position_embeddings=4096,

@@ -53,8 +53,7 @@ def main(spec: dict[str, Any]) -> None:
     if spec["gpu"]:
         torch.cuda.reset_peak_memory_stats()
     trainer.run() if ours else trainer.train()
-    size = sum(p.numel() for p in model.parameters())
-    facts = {"tokens": tokens(rows, spec["objective"]), "steps": trainer.state.global_step, "weights": size}
+    facts = {"tokens": tokens(rows, spec["objective"]), "steps": trainer.state.global_step}
     facts |= {"step_seconds": clock.seconds, "step_cpu": clock.cpu}
     if spec["gpu"]:
         facts |= {"gpu_mb": torch.cuda.max_memory_allocated() / 1e6, "device": torch.cuda.get_device_name(0)}
