@@ -82,7 +82,7 @@ def encode(
             where="chat template",
             fix="end the generation prompt with a special token, so that an answer cannot melt into it",
         )
-    origin = encoded.extra["origin"]
+    origin = encoded.table.column("origin").to_numpy()
     if stage.mix != MixParams():
         tasks = _tasks(paths, stage.mix.by)
         encoded.tasks = [tasks[row] for row in origin.tolist()]

@@ -108,9 +108,12 @@ def test_picked_logits_of_4_bit_weights_and_of_a_half_precision_pass_are_right(t
         torch.testing.assert_close(label_log_probs(logits, targets), alone, atol=close, rtol=close)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-@pytest.mark.parametrize("width", [0, 12, 40])
-def test_packed_loss_and_gradients_are_those_of_rows_apart(base, architecture, width):
+@pytest.mark.parametrize(
+    ("architecture", "width", "twice"),
+    [("llama", 0, False), ("llama", 12, False), ("llama", 40, True), ("gpt2", 0, False), ("gpt2", 40, True)],
+)
+def test_packed_loss_and_gradients_are_those_of_rows_apart(base, architecture, width, twice):
+    """twice: with gradient checkpointing, which computes activations again on the way back."""
     import torch
 
     from pipeline.modeling.forward import token_logits
@@ -120,6 +123,12 @@ def test_packed_loss_and_gradients_are_those_of_rows_apart(base, architecture, w
 
     model = gpt2() if architecture == "gpt2" else copy.deepcopy(base)
     assert sees_texts_apart(model)
+    if twice:
+        model.gradient_checkpointing_enable()
+        for module in model.modules():
+            if module.__class__.__name__ == "Dropout":
+                module.p = 0.0
+        model.train()
     found = []
     for batch in (collate(rows(), 0), collate_packed(rows(), 0, width=width), *(collate([row], 0) for row in rows())):
         logits, targets, _ = token_logits(model, batch)
