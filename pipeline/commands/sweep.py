@@ -65,11 +65,11 @@ def _comparison_lines(found: Any) -> list[str]:
     seen = found.comparison
     if seen is None:
         return ["nothing tells how sure that is: no other adapter, or no row on the eval split that evaluate.metrics counts"]
-    lines = [f"on {seen.rows} rows of the eval split its {seen.metric} is {seen.score:.3f} ({seen.low:.3f} to {seen.high:.3f})"]
+    lines = [f"on {seen.rows} rows of the eval split its {seen.metric} is {seen.score:.3g} ({seen.low:.3g} to {seen.high:.3g})"]
     for other in seen.others:
         whose = "the params as they were" if other.trial == found.own else f"trial {other.trial}"
         word = "told apart" if other.told_apart else "within noise"
-        lines.append(f"  against {whose}: {other.difference:+.3f} ({other.low:+.3f} to {other.high:+.3f}), {word}")
+        lines.append(f"  against {whose}: {other.difference:+.3g} ({other.low:+.3g} to {other.high:+.3g}), {word}")
     return [
         *lines,
         "  the best of many looks better on the split it was picked by than it is; the test split has not been looked at",
