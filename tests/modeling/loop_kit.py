@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pipeline.params import StageParams
 from pipeline.ports import silent
 
 KINDS = 3
+
+gc.freeze()  # the Trainer collects garbage each time; libraries are none, and there is much of them
 
 
 class Bag(nn.Module):
