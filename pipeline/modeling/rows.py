@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset, Sampler
 
-IGNORED = -100
-"""The label of a token that is not learned."""
+from pipeline.modeling.ragged import IGNORED as IGNORED
+from pipeline.modeling.ragged import Ragged
 
 
 @dataclass(slots=True)
@@ -54,12 +54,12 @@ class Encoded(Dataset):  # type: ignore[misc]
     counts: dict[str, int]
     tasks: list[str] = field(default_factory=list)
     old: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
-    _chunks: list[tuple[_Ragged, _Ragged]] = field(init=False)
+    _chunks: list[tuple[Ragged, Ragged]] = field(init=False)
     _starts: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         batches = self.table.to_batches()
-        self._chunks = [(_Ragged(batch.column("input_ids")), _Ragged(batch.column("labels"))) for batch in batches]
+        self._chunks = [(Ragged(batch.column("input_ids")), Ragged(batch.column("labels"))) for batch in batches]
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -87,11 +87,6 @@ class Encoded(Dataset):  # type: ignore[misc]
         """What each item takes in a padded batch, in tokens: its longest row times its rows."""
         found = [ids.per_item(ids.row_lengths(), np.maximum) * ids.rows() for ids, _ in self._chunks]
         return list(np.concatenate(found).tolist()) if found else []
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row; 0 when there is none."""
-        return max((int(ids.row_lengths().max(initial=0)) for ids, _ in self._chunks), default=0)
 
     @property
     def learned(self) -> npt.NDArray[np.int64]:
@@ -124,38 +119,6 @@ class Encoded(Dataset):  # type: ignore[misc]
     def extra(self) -> dict[str, npt.NDArray[Any]]:
         """The columns beside the ids, by their name."""
         return {name: self.table.column(name).to_numpy() for name in ("origin", "good", "answer")}
-
-
-class _Ragged:
-    """A column of lists of lists of integers, as flat arrays and the places at which its rows and items begin."""
-
-    def __init__(self, column: pa.Array) -> None:
-        rows = column.values
-        self.items = np.asarray(column.offsets)
-        self.starts = np.asarray(rows.offsets)
-        self.values = np.asarray(rows.values)
-
-    def item(self, index: int) -> list[list[int]]:
-        rows = range(self.items[index], self.items[index + 1])
-        return [self.values[self.starts[row] : self.starts[row + 1]].tolist() for row in rows]
-
-    def rows(self) -> npt.NDArray[np.int64]:
-        return np.asarray(np.diff(self.items), np.int64)
-
-    def row_lengths(self) -> npt.NDArray[np.int64]:
-        return np.asarray(np.diff(self.starts)[self.items[0] : self.items[-1]], np.int64)
-
-    def labelled(self) -> npt.NDArray[np.int64]:
-        counted = self.values != IGNORED
-        counted[self.starts[:-1][np.diff(self.starts) > 0]] = False
-        total = np.concatenate([[0], np.cumsum(counted)])
-        return np.asarray(np.diff(total[self.starts])[self.items[0] : self.items[-1]], np.int64)
-
-    def per_item(self, values: npt.NDArray[np.int64], fold: np.ufunc) -> npt.NDArray[np.int64]:
-        """Values of rows folded into one an item; every item has a row."""
-        if not len(values):
-            return np.zeros(0, np.int64)
-        return np.asarray(fold.reduceat(values, self.items[:-1] - self.items[0]), np.int64)
 
 
 def to_batch(made: Sequence[tuple[Item, int, bool | None, str | None]]) -> pa.RecordBatch:

@@ -216,7 +216,7 @@ def test_an_empty_split_is_empty_and_an_unreadable_one_is_named(make, tokenizer,
     from pipeline.modeling.encoding import encode
 
     empty = make([], Objective.SFT)
-    assert (len(empty), empty.lengths, empty.longest, empty.counts["read"]) == (0, [], 0, 0)
+    assert (len(empty), empty.lengths, empty.counts["read"]) == (0, [], 0)
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 nothing PAR1")
     with pytest.raises(BadInput, match="cannot be read") as error:
@@ -302,7 +302,6 @@ def test_items_are_kept_as_they_are(found):
     encoded = of_items(given)
     assert list(encoded) == given
     assert encoded.lengths == [max(map(len, item)) * len(item) for item in found]
-    assert encoded.longest == max((len(ids) for item in found for ids in item), default=0)
     assert encoded.learned.tolist() == [sum(i % 2 == 0 for ids in item for i in ids[1:]) for item in found]
 
 
