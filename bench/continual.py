@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("--choosing", type=int, default=1, help="the first so many seeds choose the settings")
     parser.add_argument("--budget", type=float, default=0.1, help="by how much the old task's mean loss may rise, in nats")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3])
-    parser.add_argument("--weights", type=float, nargs="+", default=[1000.0, 10000.0])
+    parser.add_argument("--weights", type=float, nargs="+", default=[30.0, 1000.0, 10000.0])
     parser.add_argument("--folder", type=Path, help="where what was trained is kept; default: nowhere")
     arguments = parser.parse_args()
     pools = {OLD: pool(OLD, banking(arguments.data)), NEW: pool(NEW, assistant(arguments.data))}

@@ -1,4 +1,4 @@
-"""A second training goes on from a first, with replay and elastic weight consolidation, through the whole of `tune`; killed, too."""
+"""A second training goes on from a first, with replay and elastic weight consolidation, through all of `tune`; killed, too."""
 
 from __future__ import annotations
 
