@@ -22,20 +22,21 @@ class RandomState:
     python: Any
     numpy: Any
     cpu: torch.Tensor
-    cuda: list[torch.Tensor]
+    cuda: torch.Tensor | None
+    """Of the GPU in use. To ask for those of others would take memory on each."""
 
     def restore(self) -> None:
         """Draw again what was drawn since."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.random.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
+        if self.cuda is not None:
+            torch.cuda.set_rng_state(self.cuda)
 
 
 def capture() -> RandomState:
     """The present random state."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     return RandomState(random.getstate(), np.random.get_state(), torch.random.get_rng_state(), cuda)
 
 
