@@ -228,8 +228,8 @@ class MachineParams(Section):
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Compute activations twice to keep fewer. auto: where the predicted peak would not fit otherwise."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes on this machine, one a GPU or CPU part; each sees its share of every step's rows. A ppo stage takes one: each would
-    make all the answers."""
+    """Processes on this machine, one a GPU or CPU part; each sees its share of every step's rows. A ppo stage takes one: each
+    would make all the answers."""
     shard: bool = False
     """Spread weights, gradients and optimizer over the processes (FSDP)."""
 
