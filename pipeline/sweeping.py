@@ -57,6 +57,7 @@ def run_sweep(
     params = parse_params(text, where=str(path))
     if not params.sweep.space:
         raise Misuse("there is nothing to try", where="sweep.space", fix="name keys of train and their ranges; see docs/sweep.md")
+    _check_effects(params, text)
     kept = find_kept(world.git, params.model.name, number)
     with one_run_at_a_time(world.project, f"{params.model.name}-sweep"), ExitStack() as stack:
         there = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
@@ -74,6 +75,16 @@ def run_sweep(
         result = _write_winner(_result(bench, kept.key, ended), bench, path, out)
         _tell(parent, result, folder)
     return result
+
+
+def _check_effects(params: Params, text: str) -> None:
+    """A key that stages share moves nothing when each gives its own. Raises Misuse for one, or for a value that is refused."""
+    for key, space in params.sweep.space.items():
+        chains = [with_point(params, text, {key: value}).train.chain(params.model.task) for value in space.ends]
+        if all(chain == chains[0] for chain in chains):
+            raise Misuse(
+                "every stage gives its own, so this changes nothing", where=f"sweep.space.{key}", fix=f"stages.NAME.{key}"
+            )
 
 
 def _splits(workspace: Workspace, kept: KeptRun) -> Splits:

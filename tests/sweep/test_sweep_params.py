@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pipeline.backends.params_file import parse_params
-from pipeline.errors import BadParams
+from pipeline.errors import BadParams, Misuse
 from pipeline.params.sweep import stage_place, whole_numbers
+from pipeline.sweeping import _check_effects
 from pipeline.trials import edited, with_point
 
 PARAMS = """
@@ -79,6 +80,15 @@ def test_a_cost_needs_a_price() -> None:
 def test_a_measure_of_which_more_is_better_lets_losses_differ() -> None:
     text = PARAMS.replace("sweep:\n", "sweep:\n  measure: eval_accuracy\n")
     parse_params(text % "stages.prefer.dpo.beta: {low: 0.1, high: 0.2}")
+
+
+def test_a_key_that_no_stage_takes_is_refused() -> None:
+    text = PARAMS.replace("epochs: 2.0", "epochs: 2.0, rank: 2")
+    for entry in ("rank: {low: 2, high: 64}", "rank: {choices: [2, 4, 8]}"):
+        with pytest.raises(Misuse, match=r"sweep\.space\.rank: every stage gives its own"):
+            _check_effects(parse_params(text % entry), text % entry)
+    other = text % "stages.prefer.rank: {low: 2, high: 64}"
+    _check_effects(parse_params(other), other)
 
 
 def test_where_a_value_goes_and_what_it_comes_to() -> None:
