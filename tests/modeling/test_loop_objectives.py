@@ -15,6 +15,7 @@ from pipeline.modeling.job import Job
 
 MORE = {
     Objective.SFT: {"keep": "best", "neftune_alpha": 5.0, "gradient_accumulation": 2},
+    Objective.CLASSIFY: {"neftune_alpha": 5.0, "keep": "best", "label_smoothing": 0.1},
     # Two passes over a rollout of eight answers, four at a time: most steps are in the midst of one.
     Objective.PPO: {
         "ppo": {"rewards": [{"rule": "not_repeating"}], "rollouts": 8, "max_new_tokens": 6, "epochs": 2, "kl_target": 0.1}
@@ -25,7 +26,7 @@ TUNERS = {
     "last_layers": {"tuner": "last_layers", "layers": 1},
     "qlora": {"tuner": "qlora"},
     "dora": {"dora": True},
-    "prompt": {"tuner": "soft_prompt", "soft_prompt": {"kind": "prompt", "tokens": 4}},
+    "prompt": {"tuner": "soft_prompt", "soft_prompt": {"kind": "prompt", "tokens": 4}, "neftune_alpha": 5.0},
     "prefix": {"tuner": "soft_prompt", "soft_prompt": {"kind": "prefix", "tokens": 4}},
 }
 
