@@ -183,7 +183,7 @@ def test_a_training_that_does_not_fit_or_lasts_for_days_is_not_affordable(tmp_pa
     given: dict[str, Any] = {"folder": tmp_path / "snapshot", "out": tmp_path / "out", "embedder": encoder}
     opinions = []
     for plan in (cheap(), cheap(hours=100.0), cheap(problem="one row would take 9 GiB")):
-        answer = advise(snapshot, AdviseParams(repeats=2), cost=lambda plan=plan: plan, **given).answers[3]
+        answer = advise(snapshot, AdviseParams(repeats=3), cost=lambda plan=plan: plan, **given).answers[3]
         opinions.append(answer.opinion)
         assert "1.9 GiB" in answer.because
         assert answer.evidence["classify"] == "200 rows of 12 tokens, 50 steps, lora"
