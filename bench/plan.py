@@ -3,7 +3,8 @@
     python bench/plan.py [--steps 6] [--bases support llama minilm] [--tuners lora full]
 
 Predicted is what `tuneline plan` says of the same stage. Measured is the kernel's account of the process (VmHWM; on a GPU what torch
-allocated at most) and the time of training.tune between its first and last step. A ratio above 1: more was predicted than came.
+allocated at most) and the time of training.tune between its first and last step: on a CPU that of the process, so that other load
+has no part in it. A ratio above 1: more was predicted than came.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +117,11 @@ def measure(asked: dict[str, Any]) -> None:
     job = make_job(asked)
     predicted = predict_job(job)
     times: list[float] = []
+    now = clock()
 
     def progress(what: str, done: int, total: int) -> None:
-        import time
-
         if what == "training":
-            times.append(time.perf_counter())
+            times.append(now())
 
     tuned = training.tune(job, tracker=Nobody(), progress=progress)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else status("VmHWM")
@@ -229,7 +231,7 @@ def predict_job(job: Any) -> dict[str, Any]:
     rows = encode(job.train, job.objective, job.stage.learns_from(job.task), tokenizer, template, job.labels, **given)
     lengths, labelled = rows.row_lengths, rows.row_learned
     work = Work(len(rows), 0, float(lengths.mean()), int(lengths.max()), float(labelled.mean()), len(job.labels))
-    flops = measure_flops()
+    flops = measure_flops(clock=clock())
     here = Here(room(), choose_for(job.base, job.stage, job.machine), flops, job.machine)
     shape = read_shape(job.base)
     tried, _ = fitting(shape, job.stage, job.objective, work, here)
@@ -240,6 +242,13 @@ def predict_job(job: Any) -> dict[str, Any]:
         "gflops": flops / 1e9,
         "parts": {name: size >> 20 for name, size in tried.predicted.parts.items()},
     }
+
+
+def clock() -> Callable[[], float]:
+    """Of this process's processors on a CPU, so that what else the machine does has no part in it; of the wall with a GPU."""
+    import torch
+
+    return time.perf_counter if torch.cuda.is_available() else time.process_time
 
 
 class Nobody:
