@@ -20,6 +20,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -104,6 +105,8 @@ def prepare(work: Path, csv: Path) -> None:
     from sklearn.model_selection import train_test_split
 
     work.mkdir(parents=True, exist_ok=True)
+    for half_done in ("data", "ours", "plain"):
+        shutil.rmtree(work / half_done, ignore_errors=True)
     params = example()
     bench = Bench(work / "data", params, csv)
     ours = work / "ours"
