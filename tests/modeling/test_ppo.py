@@ -234,6 +234,17 @@ def test_what_the_last_steps_made_is_looked_at_too(base, policy):
         learner.closing()
 
 
+def test_a_hacked_run_leaves_its_checkpoints_and_says_the_same_when_run_again(base, taught, tmp_path):
+    how = ppo_kit.stage(batch_size=16, learning_rate=0.05, max_steps=12, save_steps=2, eval_steps=100, ppo=GREEDY | FAR)
+    said = []
+    for _ in range(2):
+        with pytest.raises(RewardHacked, match=r"in rollout 2, before step 5, .*kl_bound") as caught:
+            run(base, taught, tmp_path, how)
+        said.append(str(caught.value))
+        assert {path.name for path in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
+    assert said[0] == said[1]
+
+
 CALM = {"reward": 0.5, "kl": 1.0, "length": 20.0, "repetition": 0.1}
 JUDGED = [
     ({}, None),
