@@ -19,7 +19,7 @@ from peft.peft_model import PeftModel
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.record import FileDigest, first_difference
 from pipeline.domain.tuning import Tuner
-from pipeline.errors import Broken, Tampered
+from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.modeling.adapter import peft_config
 from pipeline.modeling.folder_checks import (
     check_base,
@@ -150,7 +150,7 @@ def put_peft(model: Any, admitted: Admitted, name: str) -> Any:
             return get_peft_model(model, config, adapter_name=name)
         model.add_adapter(name, config)
         return model
-    except ValueError as error:
+    except (ValueError, Misuse) as error:
         raise Broken(f"the adapter does not fit the base: {error}", where=str(admitted.folder)) from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, BitsAndBytesConfig
 from transformers import logging as transformers_logging
 
 from pipeline.domain.tuning import Output
@@ -26,9 +26,6 @@ log = logging.getLogger(__name__)
 
 # peft asks transformers by a name that transformers has since changed; nobody who reads it could do anything about it.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-
-HEADS_KEPT_WHOLE = ["lm_head", "classifier", "score", "pre_classifier", r".*\.pooler"]
-"""Never in 4 bits, for they are learned whole; as the library matches names: from their start, as patterns."""
 
 
 def device() -> torch.device:
@@ -89,7 +86,7 @@ def load_base(
         "output_loading_info": True,
     }
     if quantize:
-        options["quantization_config"] = nf4()
+        options["quantization_config"] = nf4(path, output)
         options["device_map"] = {"": device()}
     if output is not Output.TEXT:
         rows = tuple(labels) if output is Output.LABEL else ("score",)
@@ -146,14 +143,20 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({i for i in [*found, tokenizer.eos_token_id] if i is not None}))
 
 
-def nf4() -> Any:
-    """4-bit NormalFloat, as QLoRA has it (Dettmers et al., 2023)."""
+def nf4(path: Path, output: Output) -> Any:
+    """4-bit NormalFloat for the base in `path`, as QLoRA has it (Dettmers et al., 2023): for all but the output embedding, or the
+    head, which is learned whole."""
+    kind = AutoModelForCausalLM if output is Output.TEXT else AutoModelForSequenceClassification
+    with torch.device("meta"), quiet():
+        skeleton = kind.from_config(AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True))
+    embedding = skeleton.get_output_embeddings()
+    whole = [name for name, module in skeleton.named_modules() if module is embedding] if embedding is not None else []
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if half_precision() else torch.float32,
-        llm_int8_skip_modules=HEADS_KEPT_WHOLE,
+        llm_int8_skip_modules=[*whole, *head_modules(skeleton, output)],
     )
 
 

@@ -16,6 +16,7 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Output, Tuner
@@ -95,7 +96,12 @@ def write_merged(base: Path, admitted: Admitted, folder: Path) -> None:
 
 def write_quantised(merged: Path, base: Path, admitted: Admitted, folder: Path) -> None:
     """The merged model of the folder `merged` in 4-bit NormalFloat, saved by bitsandbytes; loads where that is installed."""
-    options = {"quantization_config": nf4(), "local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    options = {
+        "quantization_config": nf4(merged, admitted.handshake.output),
+        "local_files_only": True,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+    }
     with quiet():
         model = _kind(admitted).from_pretrained(merged, **options)
     keep_plain_kernels(model)
@@ -153,8 +159,9 @@ def _take_quantised(model: Any, quantised: Any) -> None:
     """Give a full model the values that the 4-bit weights of another stand for."""
     for name, module in quantised.named_modules():
         if isinstance(module, Linear4bit):
-            values = dequantize_4bit(module.weight.data, module.weight.quant_state)
-            model.get_submodule(name).weight.data = values.to(model.device, torch.float32)
+            values = dequantize_4bit(module.weight.data, module.weight.quant_state).to(model.device, torch.float32)
+            whole = model.get_submodule(name)
+            whole.weight.data = values.T.contiguous() if isinstance(whole, Conv1D) else values
 
 
 def _kind(admitted: Admitted) -> Any:

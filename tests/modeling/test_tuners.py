@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from modeling_kit import model_params
-from tuner_kit import SHAPES, begin, build_lively_base, edit_weights, load, logits_of, make
+from tuner_kit import SHAPES, begin, build_lively_base, edit_weights, load, logits_of, make, ref_of
 
 from pipeline.domain.record import describe_files
 from pipeline.domain.tuning import Output
@@ -154,6 +154,46 @@ def test_every_layer_looks_at_its_part_of_a_prefix(base, lively, tmp_path):
     assert bool((parts > 0).all())
     with pytest.raises(ValueError, match="does not support"):
         model.get_base_model().activation_checkpointing_enable()
+
+
+def _other_base(folder: Path, tokenizer: Path, kind: str) -> Path:
+    import torch
+    from transformers import AutoModel, AutoModelForCausalLM, DebertaV2Config, DistilBertConfig, GPT2Config
+
+    shutil.copytree(tokenizer, folder)
+    torch.manual_seed(3)
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        return folder
+    sizes = {"vocab_size": 320, "max_position_embeddings": 64, "pad_token_id": 0}
+    config = (
+        DebertaV2Config(**sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+        if kind == "deberta"
+        else DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_four_bits_leave_heads_whole_and_merge_where_a_base_lays_weights_out_otherwise(tiny_base, tmp_path):
+    from pipeline.modeling import merging
+
+    for kind, output in (("gpt2", Output.TEXT), ("deberta", Output.LABEL)):
+        base = _other_base(tmp_path / kind, tiny_base, kind)
+        make(base, tmp_path / "adapter", output, **SHAPES["qlora"])
+        tuned, admitted = merging.tuned_logits(base, ref_of(base, output), tmp_path / "adapter")
+        (merged := tmp_path / f"{kind}-merged").mkdir()
+        merging.write_merged(base, admitted, merged)
+        assert merging.compare(merging.plain_logits(merged, base, admitted), tuned).logits < 1e-5
+
+
+def test_soft_prompts_that_a_base_has_no_place_for_are_refused(tiny_base, tmp_path):
+    distilled = _other_base(tmp_path / "distilbert", tiny_base, "distilbert")
+    with pytest.raises(Misuse, match="no soft prompt can be put on this base"):
+        begin(distilled, Output.LABEL, **SHAPES["prompt"])
+    with pytest.raises(Misuse, match="no such soft prompt"):
+        begin(_other_base(tmp_path / "deberta", tiny_base, "deberta"), Output.LABEL, **SHAPES["prefix"])
 
 
 def _head(change: Callable[[Any], Any]) -> Callable[[Path], None]:

@@ -14,7 +14,7 @@ from peft import PrefixTuningConfig, PromptTuningConfig, TaskType, get_peft_mode
 from pipeline.domain.tuning import Output
 from pipeline.errors import Misuse
 from pipeline.modeling.handshake import NAME, Shape
-from pipeline.modeling.loading import context_length, head_modules
+from pipeline.modeling.loading import context_length, head_modules, inference
 from pipeline.params import StageParams
 
 _FAINT = 0.02
@@ -43,8 +43,12 @@ def soft_config(shape: Shape, *, frozen: bool = False) -> PromptTuningConfig | P
 
 
 def put_prompt(model: Any, shape: Shape, *, name: str = NAME, frozen: bool = False) -> Any:
-    """The bare `model` with a soft prompt on it that is still to be filled."""
-    return get_peft_model(model, soft_config(shape, frozen=frozen), adapter_name=name)
+    """The bare `model` with a soft prompt on it that is still to be filled. Raises Misuse where peft cannot put one on it."""
+    try:
+        return get_peft_model(model, soft_config(shape, frozen=frozen), adapter_name=name)
+    except ValueError as error:
+        what = f"no soft prompt can be put on this base: {error}"
+        raise Misuse(what, where="train.tuner", fix="choose lora, last_layers or full") from error
 
 
 def new_prompt(model: Any, shape: Shape) -> Any:
@@ -74,7 +78,18 @@ def new_prompt(model: Any, shape: Shape) -> Any:
     for parameter in tuned.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+    _try(tuned, ids)
     return tuned
+
+
+def _try(tuned: Any, ids: torch.Tensor) -> None:
+    """Raise Misuse where the base has no place for the prompt, which peft finds out when it is asked."""
+    try:
+        with inference():
+            tuned(input_ids=ids[:, :1], attention_mask=torch.ones_like(ids[:, :1]))
+    except ValueError as error:
+        what = f"no such soft prompt can be put on this base: {error}"
+        raise Misuse(what, where="train.soft_prompt.kind", fix="choose prompt, or another tuner") from error
 
 
 def _keys_and_values(model: Any, ids: torch.Tensor) -> torch.Tensor | None:
