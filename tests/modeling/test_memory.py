@@ -20,10 +20,12 @@ from pipeline.modeling import hardware
 from pipeline.modeling.base import describe_base
 from pipeline.modeling.hardware import probe, searching
 from pipeline.modeling.hardware.choices import RECORD
-from pipeline.modeling.hardware.memory import Batch, Means, count_trainable, predict
+from pipeline.modeling.hardware.counting import count_trainable
+from pipeline.modeling.hardware.memory import Batch, Means, predict
 from pipeline.modeling.hardware.room import LIMITS, Room, host_room, status
 from pipeline.modeling.hardware.shape import read_shape
 from pipeline.modeling.job import Job
+from pipeline.modeling.learning.ppo.cast import Cast
 from pipeline.modeling.tuners import tunable
 from pipeline.params import StageParams
 from pipeline.params.train import MachineParams
@@ -111,6 +113,13 @@ def test_what_learns_is_counted_exactly(tiny_base: Path, kind: str, objective: O
     model = tunable(tiny_base, describe_base(model_params(tiny_base), tiny_base), stage, OUTPUT_OF[objective])
     learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     assert count_trainable(read_shape(tiny_base), stage, objective, 0) == learning
+
+
+def test_what_learns_in_ppo_is_policy_value_and_its_head(tiny_base: Path) -> None:
+    stage = StageParams(**KINDS["lora"])
+    cast = Cast(tunable(tiny_base, describe_base(model_params(tiny_base), tiny_base), stage, OUTPUT_OF[Objective.PPO]))
+    learning = sum(weight.numel() for weight in cast.parameters() if weight.requires_grad)
+    assert count_trainable(read_shape(tiny_base), stage, Objective.PPO, 0) == learning
 
 
 @pytest.mark.parametrize("kind", ["full", "last_layers", "lora"])

@@ -106,7 +106,7 @@ def test_arithmetic_is_that_of_the_passes(tiny_base: Path) -> None:
 
 def lora_only(shape: Any) -> float:
     each = sum(m.inputs + m.outputs for layer in shape.layers for m in layer)
-    return 6.0 * WORK.tokens * each * 16 * 1.1
+    return 2.5 * 6.0 * WORK.tokens * each * 16 * 1.1
 
 
 def test_a_stage_lasts_its_steps_its_evaluations_and_its_reference(tiny_base: Path) -> None:

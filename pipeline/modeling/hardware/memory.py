@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.domain.tuning import OUTPUT_OF, Objective, Output, Tuner
+from pipeline.modeling.hardware.counting import base_weights, count_trainable, rows_of
 from pipeline.modeling.hardware.shape import Matrix, Shape, adapted
 from pipeline.params.train import StageParams
 
@@ -121,29 +122,6 @@ def predict(shape: Shape, stage: StageParams, objective: Objective, batch: Batch
     return Prediction(held | peak, trainable)
 
 
-def rows_of(objective: Objective) -> int:
-    """Rows of an item: a pair has two."""
-    return 2 if objective in (Objective.DPO, Objective.ORPO, Objective.REWARD) else 1
-
-
-def count_trainable(shape: Shape, stage: StageParams, objective: Objective, labels: int) -> int:
-    """Numbers that learn."""
-    head = _new_head(shape, objective, labels)
-    if stage.tuner is Tuner.FULL:
-        return _base_weights(shape, objective) + head - (shape.pooler if head else 0)
-    if stage.tuner is Tuner.LAST_LAYERS:
-        count = min(stage.layers, shape.depth)
-        last = sum(matrix.size for layer in shape.layers[shape.depth - count :] for matrix in layer)
-        return last + sum(shape.layer_small[shape.depth - count :]) + shape.last_norm + (head or shape.head)
-    if stage.tuner is Tuner.SOFT_PROMPT:
-        width = shape.width if stage.soft_prompt.kind == "prompt" else shape.depth * 2 * shape.keys
-        return stage.soft_prompt.tokens * width + head
-    targets = adapted(shape, stage.target_modules)
-    heads = 2 if objective is Objective.PPO else 1  # the policy's and the value's, which has a head of its own
-    each = sum(stage.rank * (m.outputs + m.inputs) + (m.outputs if stage.dora else 0) for m in targets)
-    return heads * each + head + (shape.width if heads == 2 else 0)
-
-
 def _lost(shape: Shape, stage: StageParams, means: Means) -> float:
     if means.tight:
         return _LOST_TIGHT
@@ -152,21 +130,9 @@ def _lost(shape: Shape, stage: StageParams, means: Means) -> float:
     return _LOST + _LOST_ADAPTED * len(adapted(shape, stage.target_modules)) / max(sum(len(layer) for layer in shape.layers), 1)
 
 
-def _new_head(shape: Shape, objective: Objective, labels: int) -> int:
-    """What stands between the last layer and the labels or the score, learned whole."""
-    if OUTPUT_OF[objective] is Output.TEXT:
-        return 0
-    outputs = labels if OUTPUT_OF[objective] is Output.LABEL else 1
-    return shape.pooler + outputs * (shape.width + (0 if shape.rms else 1))
-
-
-def _base_weights(shape: Shape, objective: Objective) -> int:
-    return shape.weights - (shape.head if OUTPUT_OF[objective] is not Output.TEXT else 0)
-
-
 def _weights(shape: Shape, stage: StageParams, objective: Objective, trainable: int, number: int) -> tuple[int, int]:
     """Bytes of the frozen weights, and of those that learn, which are fp32 whatever the base is."""
-    whole = _base_weights(shape, objective)
+    whole = base_weights(shape, objective)
     if stage.tuner is Tuner.FULL:
         return (whole * 2 if number == 2 else 0), 4 * trainable  # autocast keeps a copy in bf16 while a step lasts
     if stage.tuner is Tuner.LAST_LAYERS:
