@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world, show
-from pipeline.domain.exporting import Form
 
 
 def export(
     version: Annotated[str, typer.Argument(help="A number, v3, a stage, or the start of a digest.")],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
-    form: Annotated[Form, typer.Option(help="What others will load.")] = Form.MERGED,
+    form: Annotated[Literal["adapter", "merged", "quantized"], typer.Option(help="What others will load.")] = "merged",
     bound: Annotated[
         float | None, typer.Option(min=0, help="How far its logits may be from the release's, as a share of their size.")
     ] = None,
@@ -23,6 +22,7 @@ def export(
 ) -> None:
     """Write a release for those who load it without tuneline. Exit code 1, and nothing written, when it is too far from it."""
     world, loaded = open_world(params)
+    from pipeline.domain.exporting import Form
     from pipeline.steps.export import export as write
     from pipeline.terminal import reporter
     from pipeline.wiring import find_base
@@ -30,7 +30,7 @@ def export(
 
     found = write(
         version,
-        form,
+        Form(form),
         out,
         model=loaded.model,
         find_base=lambda model: find_base(world, Workspace(world.git.root), loaded.model_copy(update={"model": model})),

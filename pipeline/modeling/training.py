@@ -35,6 +35,7 @@ from pipeline.modeling.parallel.sharding import put_together
 from pipeline.modeling.rows import Encoded
 from pipeline.modeling.template import ChatTemplate
 from pipeline.modeling.tuners import tunable
+from pipeline.params.train import OverfittingParams, StageParams
 from pipeline.ports import Progress, Tracker
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
     curves = Curves(tracker, job.folder, every=job.stage.logging_steps)
     loop = Loop(
         learner,
-        job.stage,
+        _watched(job),
         folder=job.folder,
         curves=curves,
         progress=progress,
@@ -92,6 +93,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "none"
     return found
+
+
+def _watched(job: Job) -> StageParams:
+    """The stage as the loop takes it. In ppo the losses on the two sides are of different things: that they part says nothing."""
+    if job.objective is not Objective.PPO:
+        return job.stage
+    return job.stage.model_copy(update={"overfitting": OverfittingParams(policy="off")})
 
 
 def _encoded(job: Job, paths: Sequence[Path], tokenizer: Any, template: ChatTemplate | None) -> Encoded:

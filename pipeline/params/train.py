@@ -56,7 +56,8 @@ class EarlyStoppingParams(Section):
 
 class OverfittingParams(Section):
     policy: Literal["off", "warn", "stop"] = "warn"
-    """What happens when the training loss falls while the loss on the eval split rises; the step is named either way."""
+    """What happens when the training loss falls while the loss on the eval split rises; the step is named either way. Not looked
+    for in ppo, whose losses on the two sides are of different things."""
     evaluations: Annotated[int, Field(ge=2, le=100)] = 3
     """So many evaluations in a row."""
 

@@ -87,13 +87,16 @@ def train(
 
 
 class StageTracker:
-    """A tracked run as one stage of a chain sees it: its numbers bear the stage's name."""
+    """A tracked run as one stage of a chain sees it: its numbers and tags bear the stage's name."""
 
     def __init__(self, tracker: Tracker, stage: str) -> None:
         self._tracker, self._stage = tracker, stage
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         self._tracker.log_metrics({f"{self._stage}.{name}": value for name, value in metrics.items()}, step=step)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        self._tracker.set_tags({f"{name}.{self._stage}": value for name, value in tags.items()})
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tracker, name)
