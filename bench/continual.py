@@ -155,9 +155,9 @@ class Bench:
         return Measured(**json.loads(known.read_text()))
 
     def _measure(self, adapter: Path, task: str, side: str) -> dict[str, float]:
-        from pipeline.modeling.encoding import encode
         from pipeline.modeling.learning.labels import Labels
         from pipeline.modeling.loading import load_tokenizer
+        from pipeline.modeling.texts.encoding import encode
         from pipeline.modeling.tuners import tunable
 
         stage, tokenizer = StageParams.model_validate(STAGE), load_tokenizer(self.base)

@@ -161,8 +161,8 @@ class Bench:
         """Labels of the test rows by a logistic regression on embeddings, fitted on the train side less each variant's rows."""
         from sklearn.linear_model import LogisticRegression
 
+        from pipeline.modeling.answering.embedding import TextEncoder
         from pipeline.modeling.base import locate_base
-        from pipeline.modeling.embedding import TextEncoder
 
         encoder = TextEncoder(locate_base(self.params.model, root=ROOT))
         train, test = (encoder.embed(side["input"].to_pylist()) for side in (self.train, self.test))
@@ -175,8 +175,8 @@ class Bench:
 
     def tuned(self, variants: Mapping[str, frozenset[str]], steps: int | None) -> dict[str, list[str]]:
         """Labels of the test rows by the recipe's model, tuned on the train side less each variant's rows."""
+        from pipeline.modeling.answering.generate import Subjects
         from pipeline.modeling.base import locate_base
-        from pipeline.modeling.generate import Subjects
 
         model = self.params.model
         base = locate_base(model, root=ROOT)

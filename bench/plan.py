@@ -98,14 +98,14 @@ def measure(asked: dict[str, Any]) -> None:
 
 def predict_job(job: Any) -> dict[str, Any]:
     """What a plan says of the job, with the lengths that its rows really have."""
-    from pipeline.modeling.encoding import encode
     from pipeline.modeling.hardware.fitting import choose_for
     from pipeline.modeling.hardware.forecasting import Here, fitting, reckon_step
     from pipeline.modeling.hardware.room import room
     from pipeline.modeling.hardware.shape import read_shape
     from pipeline.modeling.hardware.speed import Work, measure_flops
     from pipeline.modeling.loading import load_tokenizer
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.encoding import encode
+    from pipeline.modeling.texts.template import ChatTemplate
 
     tokenizer = load_tokenizer(job.base)
     template = ChatTemplate(tokenizer, job.template) if job.template else None

@@ -100,15 +100,15 @@ class Trained:
 
     def answers(self, subjects: dict[str, Path], judges: dict[str, Path]) -> dict[str, Measured]:
         """What each subject answers to the test prompts, held against SFT as the reference and judged by `judges`."""
-        from pipeline.modeling.admission import admit, fill_peft
-        from pipeline.modeling.encoding import encode
+        from pipeline.modeling.adapters.admission import admit, fill_peft
         from pipeline.modeling.learning.ppo.cast import Cast
         from pipeline.modeling.learning.ppo.rewards import add_reward_model, scores
         from pipeline.modeling.learning.ppo.rollouts import Asked, Asking, answer
         from pipeline.modeling.learning.ppo.rules import repetition
         from pipeline.modeling.learning.ppo.sampling import Sampling, chances
         from pipeline.modeling.loading import end_tokens, load_tokenizer
-        from pipeline.modeling.template import ChatTemplate
+        from pipeline.modeling.texts.encoding import encode
+        from pipeline.modeling.texts.template import ChatTemplate
         from pipeline.modeling.tuners import tunable
 
         stage = next((s for s in self.stages if s.name == "ppo"), self.stages[-1])

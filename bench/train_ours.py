@@ -16,13 +16,13 @@ from train_rows import IGNORED, LABELS, Text
 from pipeline.domain.data import Task
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Objective
-from pipeline.modeling.curves import Curves
 from pipeline.modeling.hardware import choose, fit
 from pipeline.modeling.hardware.probe import put_on
 from pipeline.modeling.job import Job
 from pipeline.modeling.learning.making import new_learner
-from pipeline.modeling.loop import Loop
-from pipeline.modeling.rows import Encoded, Row, of_items
+from pipeline.modeling.loop.curves import Curves
+from pipeline.modeling.loop.loop import Loop
+from pipeline.modeling.texts.rows import Encoded, Row, of_items
 from pipeline.modeling.tuners import tunable
 from pipeline.params import StageParams
 from pipeline.ports import silent

@@ -80,7 +80,7 @@ class TrainingDiverged(Broken):
 
 
 class RewardHacked(Broken):
-    """Answers score high and have become what nobody wanted. The rollout and its step are in the message; nothing was published."""
+    """Answers score high and are what nobody wanted. The rollout and its step are in the message; nothing was published."""
 
 
 def _rebuild(kind: type[TunelineError], what: str, where: str | None, fix: str | None) -> TunelineError:

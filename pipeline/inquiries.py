@@ -90,7 +90,7 @@ def _kept_snapshot(world: World, params: Params, number: int | None) -> tuple[Wo
 
 
 def _embedder(world: World, workspace: Workspace, params: Params) -> Embedder:
-    from pipeline.modeling.embedding import TextEncoder
+    from pipeline.modeling.answering.embedding import TextEncoder
 
     return TextEncoder(find_encoder(world, workspace, params))
 

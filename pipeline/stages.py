@@ -59,7 +59,7 @@ def _drift(world: World, workspace: Workspace, params: Params, progress: Progres
 
     embedder: Embedder | None = None
     if params.drift.text == "embeddings" and params.drift.policy != "off":
-        from pipeline.modeling.embedding import TextEncoder
+        from pipeline.modeling.answering.embedding import TextEncoder
 
         embedder = TextEncoder(find_encoder(world, workspace, params))
     snapshot, folder = Snapshot.read(workspace.snapshot_record), workspace.snapshot

@@ -57,7 +57,7 @@ def drift(
 def _embedder(world: World, params: Params) -> Embedder | None:
     if params.drift.text == "words":
         return None
-    from pipeline.modeling.embedding import TextEncoder
+    from pipeline.modeling.answering.embedding import TextEncoder
     from pipeline.wiring import find_encoder
     from pipeline.workspace import Workspace
 

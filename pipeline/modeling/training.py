@@ -18,22 +18,22 @@ from transformers import set_seed
 
 from pipeline.domain.tuning import Objective, Output
 from pipeline.errors import BadInput, Misuse
-from pipeline.modeling.adapter import write_adapter
-from pipeline.modeling.admission import admit
+from pipeline.modeling.adapters.adapter import write_adapter
+from pipeline.modeling.adapters.admission import admit
 from pipeline.modeling.continual.ewc import anchor
-from pipeline.modeling.curves import Curves
-from pipeline.modeling.encoding import encode
 from pipeline.modeling.hardware import Fitted, choose, fit
 from pipeline.modeling.hardware.probe import put_on
 from pipeline.modeling.job import Job, Tuned
 from pipeline.modeling.learning.making import new_learner
 from pipeline.modeling.loading import context_length, device_class, load_tokenizer
-from pipeline.modeling.loop import Loop
+from pipeline.modeling.loop.curves import Curves
+from pipeline.modeling.loop.loop import Loop
 from pipeline.modeling.parallel.launching import tune_together
 from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.parallel.sharding import put_together
-from pipeline.modeling.rows import Encoded
-from pipeline.modeling.template import ChatTemplate
+from pipeline.modeling.texts.encoding import encode
+from pipeline.modeling.texts.rows import Encoded
+from pipeline.modeling.texts.template import ChatTemplate
 from pipeline.modeling.tuners import tunable
 from pipeline.params.train import OverfittingParams, StageParams
 from pipeline.ports import Progress, Tracker

@@ -31,9 +31,9 @@ class ReleasedModel(PythonModel):  # type: ignore[misc]
     """
 
     def load_context(self, context: Any) -> None:
+        from pipeline.modeling.adapters.folder_checks import read_handshake
+        from pipeline.modeling.answering.generate import Subjects
         from pipeline.modeling.base import locate_base
-        from pipeline.modeling.folder_checks import read_handshake
-        from pipeline.modeling.generate import Subjects
         from pipeline.params import ModelParams
 
         config = dict(context.model_config or {})

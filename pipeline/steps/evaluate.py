@@ -26,7 +26,7 @@ from pipeline.params import EvaluateParams, ModelParams
 from pipeline.ports import Progress, silent
 
 if TYPE_CHECKING:
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
 Answer = Callable[[str, SplitRows], Sequence[str]]
 """Given a subject (candidate, champion or base) and the test rows: its answers, labels, or log-probabilities (see
@@ -166,7 +166,7 @@ def check_inputs(
 
 
 def _load(training: TrainingRun, model: ModelParams, *, base: Path, adapter: Path, champion_adapter: Path | None) -> Subjects:
-    from pipeline.modeling.generate import Subjects  # torch and peft: seconds to import
+    from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
 
     subjects = Subjects(base, model)
     # The candidate comes first: the bare base answers under the first adapter's template and precision.

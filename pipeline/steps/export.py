@@ -1,7 +1,7 @@
 """Give a release away in a form that others load without this project, after asking it the same as the release itself.
 
 A form whose logits are too far from the release's is no error but an answer: it is told, and nothing is published. What makes and
-compares forms is modeling/merging.py's.
+compares forms is modeling/adapters/merging.py's.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _write(
     bound: float | None,
     progress: Progress,
 ) -> Exported:
-    from pipeline.modeling import merging  # torch: seconds to import
+    from pipeline.modeling.adapters import merging  # torch: seconds to import
 
     progress("asking the release", 0, 0)
     tuned, admitted = merging.tuned_logits(base, training.base, adapter)

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.domain.data import Task
-from pipeline.modeling import micro, training
+from pipeline.modeling import training
 from pipeline.modeling.base import describe_base, template_text
 from pipeline.modeling.hardware.choices import Fitted, write_fitted
 from pipeline.modeling.hardware.fitting import choose_for
 from pipeline.modeling.hardware.room import status
 from pipeline.modeling.job import Job
+from pipeline.modeling.loop import micro
 from pipeline.params import ModelParams, StageParams
 from tests.modeling.modeling_kit import Remembering
 

@@ -30,7 +30,7 @@ TOPICS = {
 
 @pytest.fixture(scope="module")
 def encoder() -> Any:
-    from pipeline.modeling.embedding import TextEncoder
+    from pipeline.modeling.answering.embedding import TextEncoder
 
     return TextEncoder(minilm())
 

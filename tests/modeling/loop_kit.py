@@ -11,10 +11,10 @@ import torch
 from modeling_kit import Remembering
 from torch import nn
 
-from pipeline.modeling.curves import Curves
 from pipeline.modeling.learning.learner import Losses
-from pipeline.modeling.loop import Loop
-from pipeline.modeling.rows import EpochOrder
+from pipeline.modeling.loop.curves import Curves
+from pipeline.modeling.loop.loop import Loop
+from pipeline.modeling.texts.rows import EpochOrder
 from pipeline.params import StageParams
 from pipeline.ports import silent
 

@@ -16,7 +16,7 @@ from pipeline.domain.tuning import Objective
 from pipeline.modeling.forward import token_logits
 from pipeline.modeling.learning.ppo.cast import Cast
 from pipeline.modeling.learning.ppo.learner import PpoLearner
-from pipeline.modeling.rows import IGNORED, SCHEMA, Encoded, Row, collate, to_batch
+from pipeline.modeling.texts.rows import IGNORED, SCHEMA, Encoded, Row, collate, to_batch
 from pipeline.params import StageParams
 
 END, PAD = 2, 0

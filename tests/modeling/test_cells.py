@@ -44,7 +44,7 @@ def data(tmp_path_factory):
 
 @pytest.mark.parametrize(("objective", "tuner", "more"), ALLOWED)
 def test_what_goes_together_trains_and_is_admitted(data, tiny_base, tmp_path, objective, tuner, more):
-    from pipeline.modeling.admission import admit
+    from pipeline.modeling.adapters.admission import admit
     from pipeline.modeling.base import describe_base, template_text
     from pipeline.modeling.job import Job
     from pipeline.modeling.training import tune

@@ -24,7 +24,7 @@ def tokenizer(tiny_base):
 
 @pytest.fixture(scope="module")
 def chat(tokenizer):
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     return ChatTemplate(tokenizer, TEMPLATE)
 
@@ -32,7 +32,7 @@ def chat(tokenizer):
 @pytest.fixture
 def make(tokenizer, chat, tmp_path):
     """Encodes rows; takes what encode takes."""
-    from pipeline.modeling.encoding import encode
+    from pipeline.modeling.texts.encoding import encode
 
     def made(rows, objective, *, kinds=None, labels=(), cache=None, template=chat, old=frozenset(), **stage):
         path = write_rows(tmp_path / "train.parquet", rows)
@@ -53,7 +53,7 @@ def counted(encoded) -> dict[str, int]:
 
 
 def learned(tokenizer, row) -> str:
-    from pipeline.modeling.rows import IGNORED
+    from pipeline.modeling.texts.rows import IGNORED
 
     return tokenizer.decode([i for i in row.labels if i != IGNORED])
 
@@ -164,7 +164,7 @@ def test_pretrain_reads_whole_conversations_when_asked(make, tokenizer):
 
 def test_a_prompt_that_melts_into_the_answer_is_dropped_and_counted(make, tokenizer):
     """With no special token between them, byte pairs merge across the border of some rows."""
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     loose = ChatTemplate(
         tokenizer, "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'user' %} I{% endif %}{% endfor %}"
@@ -178,7 +178,7 @@ def test_a_prompt_that_melts_into_the_answer_is_dropped_and_counted(make, tokeni
 
 
 def test_long_prompts_lose_their_start_and_long_answers_their_row(make, chat):
-    from pipeline.modeling.rows import IGNORED
+    from pipeline.modeling.texts.rows import IGNORED
 
     rows = [answer("a", "b"), answer("word " * 50 + "last", "b"), answer("a", "q" * 80)]
     encoded = make(rows, Objective.SFT, max_length=24)
@@ -213,7 +213,7 @@ def test_outputs_that_are_not_what_their_kind_holds_are_refused(make, output):
 
 
 def test_an_empty_split_is_empty_and_an_unreadable_one_is_named(make, tokenizer, chat, tmp_path):
-    from pipeline.modeling.encoding import encode
+    from pipeline.modeling.texts.encoding import encode
 
     empty = make([], Objective.SFT)
     assert (len(empty), empty.lengths, empty.counts["read"]) == (0, [], 0)
@@ -225,7 +225,7 @@ def test_an_empty_split_is_empty_and_an_unreadable_one_is_named(make, tokenizer,
 
 
 def test_old_parts_and_tasks_are_told_of_each_item(tokenizer, chat, tmp_path):
-    from pipeline.modeling.encoding import encode
+    from pipeline.modeling.texts.encoding import encode
 
     rows = [ranking("a", "1", "2", "3"), answer("x", "y"), preference("b", "1", "2")]
     paths = [write_rows(tmp_path / name, rows, sources=("a.jsonl", "b.jsonl")) for name in ("one.parquet", "two.parquet")]
@@ -241,7 +241,7 @@ def test_old_parts_and_tasks_are_told_of_each_item(tokenizer, chat, tmp_path):
 
 
 def test_what_was_tokenised_is_kept_by_content_and_a_torn_file_is_made_again(make, tmp_path, monkeypatch):
-    from pipeline.modeling.items import Maker
+    from pipeline.modeling.texts.items import Maker
 
     rows, cache = [answer(f"q {n}", "yes" * n) for n in range(1, 9)], tmp_path / "cache"
     made: list[int] = []
@@ -282,7 +282,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(make, tmp_path, caplog):
     epoch=st.integers(0, 9),
 )
 def test_each_epoch_sees_each_row_once_in_an_order_of_its_own(lengths, batch, seed, epoch):
-    from pipeline.modeling.rows import EpochOrder
+    from pipeline.modeling.texts.rows import EpochOrder
 
     order = EpochOrder(lengths, batch_size=batch, seed=seed)
     order.epoch = epoch
@@ -296,7 +296,7 @@ items = st.lists(st.lists(st.lists(st.integers(0, 99), min_size=1, max_size=9), 
 
 @given(items)
 def test_items_are_kept_as_they_are(found):
-    from pipeline.modeling.rows import IGNORED, Row, of_items
+    from pipeline.modeling.texts.rows import IGNORED, Row, of_items
 
     given = [[Row(ids, [IGNORED if i % 2 else i for i in ids]) for ids in item] for item in found]
     encoded = of_items(given)
@@ -307,7 +307,7 @@ def test_items_are_kept_as_they_are(found):
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=12), st.integers(0, 20))
 def test_batches_hold_each_row_whole_and_point_at_what_is_predicted(texts, width):
-    from pipeline.modeling.rows import IGNORED, Row, collate, collate_packed
+    from pipeline.modeling.texts.rows import IGNORED, Row, collate, collate_packed
 
     rows = [Row(ids, [IGNORED if i % 3 else i for i in ids]) for ids in texts]
     wanted = [

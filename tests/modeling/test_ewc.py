@@ -17,8 +17,8 @@ from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Objective
 from pipeline.errors import Broken, Misuse, TrainingDiverged
 from pipeline.modeling.continual.ewc import Anchor, anchor, diagonal
-from pipeline.modeling.rows import Encoded, Row, of_items
-from pipeline.modeling.trained import trainable
+from pipeline.modeling.loop.trained import trainable
+from pipeline.modeling.texts.rows import Encoded, Row, of_items
 from pipeline.params.train import MachineParams, StageParams
 
 REF = BaseModelRef(id="./base", weights="a" * 64, tokenizer="b" * 64)

@@ -187,7 +187,7 @@ def test_quantised_weights_are_near_enough_or_not_written(shop, tmp_path):
 
 def test_a_merge_that_went_wrong_is_not_written(shop, tmp_path, monkeypatch):
     """The weights of one layer are lost on the way."""
-    from pipeline.modeling import merging
+    from pipeline.modeling.adapters import merging
 
     def lossy(base: Path, admitted: Any, folder: Path) -> None:
         whole(base, admitted, folder)

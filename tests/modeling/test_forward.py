@@ -13,7 +13,7 @@ TEXTS = [[1, 7, 8, 9, 10, 11, 12, 13, 14], [1, 30, 31, 32], [1, 50, 51, 52, 53, 
 
 
 def rows():
-    from pipeline.modeling.rows import IGNORED, Row
+    from pipeline.modeling.texts.rows import IGNORED, Row
 
     return [Row(ids, [IGNORED] * (len(ids) // 2) + ids[len(ids) // 2 :]) for ids in TEXTS]
 
@@ -77,7 +77,7 @@ def test_picked_logits_are_the_models_own(base, which, mask):
     import torch
 
     from pipeline.modeling.forward import label_log_probs, token_logits
-    from pipeline.modeling.rows import collate
+    from pipeline.modeling.texts.rows import collate
 
     model, texts = with_adapter(base, which), rows()
     batch = collate(texts, 0)
@@ -96,7 +96,7 @@ def test_picked_logits_of_4_bit_weights_and_of_a_half_precision_pass_are_right(t
 
     from pipeline.modeling.forward import label_log_probs, token_logits
     from pipeline.modeling.loading import load_base
-    from pipeline.modeling.rows import collate
+    from pipeline.modeling.texts.rows import collate
 
     quantized = with_adapter(load_base(tiny_base, Output.TEXT, quantize=True), "lora")
     plain = with_adapter(load_base(tiny_base, Output.TEXT), "lora")
@@ -118,8 +118,8 @@ def test_packed_loss_and_gradients_are_those_of_rows_apart(base, architecture, w
 
     from pipeline.modeling.forward import token_logits
     from pipeline.modeling.objectives.likelihood import token_loss
-    from pipeline.modeling.packing import sees_texts_apart
-    from pipeline.modeling.rows import collate, collate_packed
+    from pipeline.modeling.texts.packing import sees_texts_apart
+    from pipeline.modeling.texts.rows import collate, collate_packed
 
     model = gpt2() if architecture == "gpt2" else copy.deepcopy(base)
     assert sees_texts_apart(model)
@@ -148,7 +148,7 @@ def test_a_model_that_does_not_heed_positions_is_not_trusted_with_packing(base):
     from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
 
     from pipeline.errors import Misuse
-    from pipeline.modeling.packing import looks_back_only, packs, sees_texts_apart
+    from pipeline.modeling.texts.packing import looks_back_only, packs, sees_texts_apart
     from pipeline.params.train import StageParams
 
     bloom = BloomForCausalLM(BloomConfig(vocab_size=100, hidden_size=32, n_layer=1, n_head=4)).eval()
@@ -171,7 +171,7 @@ def test_a_model_that_does_not_heed_positions_is_not_trusted_with_packing(base):
 def test_an_encoder_is_seen_to_look_both_ways():
     from transformers import BertConfig, BertLMHeadModel
 
-    from pipeline.modeling.packing import looks_back_only
+    from pipeline.modeling.texts.packing import looks_back_only
 
     sizes = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
     assert not looks_back_only(BertLMHeadModel(BertConfig(**sizes)).eval())
@@ -186,7 +186,7 @@ def test_a_decoders_score_is_read_at_the_last_token(tiny_base, which):
 
     from pipeline.modeling.forward import pooled_logits
     from pipeline.modeling.loading import load_base
-    from pipeline.modeling.rows import Row, collate, pad
+    from pipeline.modeling.texts.rows import Row, collate, pad
 
     model = load_base(tiny_base, Output.SCORE)
     kind = TaskType.SEQ_CLS
@@ -218,7 +218,7 @@ def test_an_encoders_labels_are_its_own():
     from transformers import BertConfig, BertForSequenceClassification
 
     from pipeline.modeling.forward import pooled_logits
-    from pipeline.modeling.rows import Row, collate
+    from pipeline.modeling.texts.rows import Row, collate
 
     sizes = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
     model = BertForSequenceClassification(BertConfig(**sizes, num_labels=3)).eval()
@@ -231,7 +231,7 @@ def test_an_encoders_labels_are_its_own():
 def test_the_head_is_asked_only_where_there_is_loss(base):
     """What makes the difference in memory: the logits of one answer token, not of a whole text."""
     from pipeline.modeling.forward import token_logits
-    from pipeline.modeling.rows import IGNORED, Row, collate
+    from pipeline.modeling.texts.rows import IGNORED, Row, collate
 
     seen = []
     handle = base.lm_head.register_forward_hook(lambda *given: seen.append(tuple(given[2].shape)))

@@ -39,10 +39,10 @@ def bases(tiny_base):
 @pytest.fixture(scope="module")
 def make(bases, tiny_base, tmp_path_factory):
     """Of an objective, a learner on rows of its kinds, prepared."""
-    from pipeline.modeling.encoding import encode
     from pipeline.modeling.learning import judged, labels, pairs, scores, texts
     from pipeline.modeling.loading import load_tokenizer
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.encoding import encode
+    from pipeline.modeling.texts.template import ChatTemplate
 
     classes = {
         Objective.PRETRAIN: texts.Texts,
@@ -184,7 +184,7 @@ def test_the_reference_of_a_fresh_adapter_is_the_bare_base_and_of_one_gone_on_fr
 
 def test_each_question_is_also_put_with_the_answer_of_another_row(make):
     from pipeline.modeling.learning.judged import _mismatched
-    from pipeline.modeling.rows import IGNORED
+    from pipeline.modeling.texts.rows import IGNORED
 
     learner = make(Objective.KTO)
     train = learner.train

@@ -18,7 +18,7 @@ from loop_kit import TinyLearner, loop, stage, weights
 from modeling_kit import Pulled, pull_at
 
 from pipeline.errors import Broken, CapReached, TryLater
-from pipeline.modeling.checkpoints import BEST, MARKER, NEEDED, find_last_whole, what_is_wrong
+from pipeline.modeling.loop.checkpoints import BEST, MARKER, NEEDED, find_last_whole, what_is_wrong
 
 EACH_STEP = stage(save_steps=1, keep="best")
 FILES = sorted({*NEEDED, BEST, MARKER})

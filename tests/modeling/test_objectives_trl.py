@@ -43,8 +43,8 @@ def parts(tiny_base):
 
 
 def encoded(objective, rows, tokenizer, folder, **changes):
-    from pipeline.modeling.encoding import encode
-    from pipeline.modeling.template import ChatTemplate
+    from pipeline.modeling.texts.encoding import encode
+    from pipeline.modeling.texts.template import ChatTemplate
 
     stage = stage_for(objective, **changes)
     path = write_rows(folder / f"{objective}.parquet", rows)
@@ -68,7 +68,7 @@ def ours(learner, start=None):
 
 def split(row):
     """Prompt ids and answer ids of a row."""
-    from pipeline.modeling.rows import IGNORED
+    from pipeline.modeling.texts.rows import IGNORED
 
     start = next(at for at, label in enumerate(row.labels) if label != IGNORED)
     return row.input_ids[:start], row.input_ids[start:]
@@ -189,7 +189,7 @@ def test_orpo_is_trls(parts, tmp_path):
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     from pipeline.modeling.learning.pairs import Odds
-    from pipeline.modeling.rows import IGNORED, pad
+    from pipeline.modeling.texts.rows import IGNORED, pad
 
     tokenizer, _, now = parts
     stage, train = encoded(Objective.ORPO, PAIRS, tokenizer, tmp_path, orpo={"beta": 0.4})

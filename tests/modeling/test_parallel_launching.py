@@ -86,7 +86,7 @@ if rank == 0:
     os.write(1, b"printed below Python\\n")
     say("progress", "training", 1, 3)
     say("log_metrics", {{"loss": 0.1}}, 1)
-    say("log", "pipeline.modeling.loop", 30, "not resuming from x")
+    say("log", "pipeline.modeling.loop.loop", 30, "not resuming from x")
     assert order["threads"] >= 1 and order["job"]["stage"]["objective"] == "sft" and "RANK" not in os.environ
     say("result", json.loads('''{result}'''))
 """,
@@ -99,7 +99,7 @@ if rank == 0:
     assert found == RESULT
     assert seen == [("starting 2 processes", 0, 0), ("training", 1, 3)]
     assert tracker.metrics == [(1, {"loss": 0.1})]
-    assert ("pipeline.modeling.loop", logging.WARNING, "not resuming from x") in caplog.record_tuples
+    assert ("pipeline.modeling.loop.loop", logging.WARNING, "not resuming from x") in caplog.record_tuples
     assert "printed below Python" in capfd.readouterr().err
 
 

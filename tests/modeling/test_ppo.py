@@ -13,14 +13,14 @@ import torch
 from modeling_kit import Remembering
 
 from pipeline.errors import Misuse, RewardHacked
-from pipeline.modeling.curves import Curves
-from pipeline.modeling.handshake import NAME
+from pipeline.modeling.adapters.handshake import NAME
 from pipeline.modeling.learning.learner import Learner, OwnRates
 from pipeline.modeling.learning.ppo import learner as learner_module
 from pipeline.modeling.learning.ppo.cast import VALUE, Cast
 from pipeline.modeling.learning.ppo.hacking import check_answers
 from pipeline.modeling.learning.ppo.rollouts import PassOrder, PromptOrder, Shuffled
-from pipeline.modeling.loop import Loop
+from pipeline.modeling.loop.curves import Curves
+from pipeline.modeling.loop.loop import Loop
 from pipeline.params.train import PpoParams
 from pipeline.ports import silent
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from pipeline.modeling.adapters.handshake import NAME
 from pipeline.modeling.forward import label_log_probs, token_logits
-from pipeline.modeling.handshake import NAME
 from pipeline.modeling.learning.ppo.cast import REFERENCE, VALUE, Cast
 from pipeline.modeling.learning.ppo.rules import judged, repetition
 from pipeline.modeling.learning.ppo.sampling import Sampling, chances, sample
-from pipeline.modeling.rows import Row, collate
+from pipeline.modeling.texts.rows import Row, collate
 from pipeline.params.train import RewardSource
 
 RULES = [

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from pipeline.domain.data import Task
 from pipeline.domain.tuning import Objective, Output, Tuner
 from pipeline.errors import Broken, Misuse
-from pipeline.modeling.adapter import write_adapter
-from pipeline.modeling.admission import load_adapter
+from pipeline.modeling.adapters.adapter import write_adapter
+from pipeline.modeling.adapters.admission import load_adapter
+from pipeline.modeling.adapters.handshake import NAME, WEIGHTS
 from pipeline.modeling.base import base_ref, template_text
 from pipeline.modeling.forward import pooled_logits
-from pipeline.modeling.handshake import NAME, WEIGHTS
 from pipeline.modeling.learning.ppo.cast import Cast
 from pipeline.modeling.learning.ppo.rewards import add_reward_model, appraise, scores
 from pipeline.modeling.loading import inference
-from pipeline.modeling.rows import pad
+from pipeline.modeling.texts.rows import pad
 from pipeline.modeling.tuners import tunable
 from pipeline.params.train import RewardSource, StageParams
 

@@ -78,7 +78,7 @@ def home(chat_data, label_data, tiny_base, tmp_path_factory):
 
 
 def test_a_script_that_knows_only_mlflow_gets_the_measured_answers(home, tiny_base, tmp_path):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
     from pipeline.serving.released_model import as_input
 
     places = {"home": str(home), "base": str(tiny_base), "tests": str(Path(__file__).parent), "package": str(ROOT / "pipeline")}

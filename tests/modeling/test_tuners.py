@@ -177,7 +177,7 @@ def _other_base(folder: Path, tokenizer: Path, kind: str) -> Path:
 
 
 def test_four_bits_leave_heads_whole_and_merge_where_a_base_lays_weights_out_otherwise(tiny_base, tmp_path):
-    from pipeline.modeling import merging
+    from pipeline.modeling.adapters import merging
 
     for kind, output in (("gpt2", Output.TEXT), ("deberta", Output.LABEL)):
         base = _other_base(tmp_path / kind, tiny_base, kind)
@@ -232,9 +232,9 @@ def test_changed_weights_are_refused(kind, written, tiny_base, tmp_path):
 def test_weights_that_are_the_bases_own_change_nothing_and_are_refused(written, tiny_base, tmp_path):
     from safetensors.torch import load_file
 
-    from pipeline.modeling.handshake import Shape
+    from pipeline.modeling.adapters.handshake import Shape
+    from pipeline.modeling.adapters.probing import probe
     from pipeline.modeling.loading import load_base
-    from pipeline.modeling.probing import probe
 
     copied = Path(shutil.copytree(written / "full", tmp_path / "copied"))
     bare = load_file(tiny_base / "model.safetensors")

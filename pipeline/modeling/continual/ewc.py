@@ -20,16 +20,16 @@ from torch import nn
 
 from pipeline.domain.tuning import Objective
 from pipeline.errors import Broken, Misuse
-from pipeline.modeling.guard import check_measures
 from pipeline.modeling.job import Job
-from pipeline.modeling.kept import kept
 from pipeline.modeling.learning.learner import Learner
 from pipeline.modeling.loading import device_class, half_precision
-from pipeline.modeling.micro import memory_ran_out
+from pipeline.modeling.loop.guard import check_measures
+from pipeline.modeling.loop.micro import memory_ran_out
+from pipeline.modeling.loop.random_state import untouched
+from pipeline.modeling.loop.trained import trainable
 from pipeline.modeling.parallel.ranks import ranks
-from pipeline.modeling.random_state import untouched
-from pipeline.modeling.rows import Encoded
-from pipeline.modeling.trained import trainable
+from pipeline.modeling.texts.kept import kept
+from pipeline.modeling.texts.rows import Encoded
 from pipeline.ports import Progress, silent
 
 log = logging.getLogger(__name__)

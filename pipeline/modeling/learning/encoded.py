@@ -16,8 +16,8 @@ from torch import nn
 from pipeline.modeling.forward import answer_log_probs
 from pipeline.modeling.learning.learner import Batch, Losses, Order
 from pipeline.modeling.loading import inference
-from pipeline.modeling.packing import flat, looks_back_only, packs
-from pipeline.modeling.rows import Encoded, EpochOrder, Row, by_length, collate, collate_packed
+from pipeline.modeling.texts.packing import flat, looks_back_only, packs
+from pipeline.modeling.texts.rows import Encoded, EpochOrder, Row, by_length, collate, collate_packed
 from pipeline.params.train import StageParams
 
 

@@ -18,7 +18,7 @@ from pipeline.modeling.learning.encoded import FromItems
 from pipeline.modeling.learning.learner import Batch, Losses
 from pipeline.modeling.learning.references import Reference
 from pipeline.modeling.objectives.preference import kto_divergence, kto_loss
-from pipeline.modeling.rows import IGNORED, Encoded, Item, Row, by_length, of_items
+from pipeline.modeling.texts.rows import IGNORED, Encoded, Item, Row, by_length, of_items
 
 
 class Judged(FromItems):

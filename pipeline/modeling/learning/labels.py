@@ -10,7 +10,7 @@ from pipeline.modeling.forward import pooled_logits
 from pipeline.modeling.learning.encoded import FromItems
 from pipeline.modeling.learning.learner import Batch, Losses
 from pipeline.modeling.objectives.classes import label_loss, labels_right
-from pipeline.modeling.rows import Encoded
+from pipeline.modeling.texts.rows import Encoded
 
 
 class Labels(FromItems):

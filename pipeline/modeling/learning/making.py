@@ -14,9 +14,9 @@ from pipeline.modeling.learning.references import Reference
 from pipeline.modeling.learning.scores import Scores
 from pipeline.modeling.learning.texts import Texts
 from pipeline.modeling.loading import end_tokens
-from pipeline.modeling.mixing import new_order
-from pipeline.modeling.rows import Encoded
-from pipeline.modeling.template import ChatTemplate
+from pipeline.modeling.texts.mixing import new_order
+from pipeline.modeling.texts.rows import Encoded
+from pipeline.modeling.texts.template import ChatTemplate
 
 
 def new_learner(job: Job, tuned: Any, train: Encoded, held: Encoded, *, tokenizer: Any, template: ChatTemplate | None) -> Learner:

@@ -14,7 +14,7 @@ from pipeline.modeling.learning.encoded import FromItems
 from pipeline.modeling.learning.learner import Batch, Losses
 from pipeline.modeling.learning.references import Reference
 from pipeline.modeling.objectives.preference import dpo_loss, log_odds, odds_loss
-from pipeline.modeling.rows import IGNORED, Encoded
+from pipeline.modeling.texts.rows import IGNORED, Encoded
 
 
 class Preferred(FromItems):

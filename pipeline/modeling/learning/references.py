@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pipeline.modeling.kept import kept
 from pipeline.modeling.learning.encoded import FromItems
 from pipeline.modeling.loading import device_class
-from pipeline.modeling.rows import Encoded
+from pipeline.modeling.texts.kept import kept
+from pipeline.modeling.texts.rows import Encoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from pipeline.domain.tuning import Output, Tuner
 from pipeline.errors import Misuse
-from pipeline.modeling.handshake import NAME, Shape
+from pipeline.modeling.adapters.handshake import NAME, Shape
 from pipeline.modeling.loading import head_modules
 from pipeline.params import StageParams
 

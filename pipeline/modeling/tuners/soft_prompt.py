@@ -13,7 +13,7 @@ from peft import PrefixTuningConfig, PromptTuningConfig, TaskType, get_peft_mode
 
 from pipeline.domain.tuning import Output
 from pipeline.errors import Misuse
-from pipeline.modeling.handshake import NAME, Shape
+from pipeline.modeling.adapters.handshake import NAME, Shape
 from pipeline.modeling.loading import context_length, head_modules, inference
 from pipeline.params import StageParams
 

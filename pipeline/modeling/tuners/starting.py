@@ -14,12 +14,12 @@ import torch
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Output, Tuner, start_refusal
 from pipeline.errors import Broken, Misuse
-from pipeline.modeling.adapter import Making, is_inner, peft_state
-from pipeline.modeling.admission import Admitted, admit, fill_peft, replaced_names
-from pipeline.modeling.foreign import admit_foreign, is_foreign
-from pipeline.modeling.handshake import WEIGHTS, Shape
+from pipeline.modeling.adapters.adapter import Making, is_inner, peft_state
+from pipeline.modeling.adapters.admission import Admitted, admit, fill_peft, replaced_names
+from pipeline.modeling.adapters.foreign import admit_foreign, is_foreign
+from pipeline.modeling.adapters.handshake import WEIGHTS, Shape
+from pipeline.modeling.adapters.probing import bare_states
 from pipeline.modeling.loading import head_modules, load_base
-from pipeline.modeling.probing import bare_states
 from pipeline.modeling.tuners.lora import lora_shape, new_lora
 from pipeline.modeling.tuners.soft_prompt import new_prompt, soft_shape
 from pipeline.modeling.tuners.weights import fill, make_trainable, tuned_names

@@ -14,8 +14,8 @@ from torch import nn
 
 from pipeline.domain.tuning import Output, Tuner
 from pipeline.errors import Broken, Misuse
+from pipeline.modeling.adapters.tensor_files import keys, tensors
 from pipeline.modeling.loading import head_modules
-from pipeline.modeling.tensor_files import keys, tensors
 
 
 def tuned_names(model: Any, tuner: Tuner, layers: int, output: Output) -> tuple[str, ...]:

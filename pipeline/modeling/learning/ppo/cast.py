@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.modeling.handshake import NAME
+from pipeline.modeling.adapters.handshake import NAME
 from pipeline.modeling.learning.learner import Batch
 
 REFERENCE, VALUE, REWARD = "reference", "value", "reward_"

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from pipeline.errors import Misuse
+from pipeline.modeling.adapters.handshake import NAME
 from pipeline.modeling.forward import label_log_probs, token_logits
-from pipeline.modeling.handshake import NAME
 from pipeline.modeling.learning.learner import Batch, Losses, Order
 from pipeline.modeling.learning.ppo.cast import VALUE, Cast
 from pipeline.modeling.learning.ppo.hacking import check_answers
@@ -30,7 +30,7 @@ from pipeline.modeling.learning.ppo.rollouts import (
 )
 from pipeline.modeling.learning.ppo.sampling import Sampling, chances
 from pipeline.modeling.objectives import policy
-from pipeline.modeling.rows import IGNORED, Encoded, Row, collate
+from pipeline.modeling.texts.rows import IGNORED, Encoded, Row, collate
 from pipeline.params import StageParams
 
 _TRAIN, _HELD = 1, 2

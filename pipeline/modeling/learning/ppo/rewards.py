@@ -15,14 +15,14 @@ import torch
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Output
 from pipeline.errors import Broken, Misuse
-from pipeline.modeling.adapter import is_inner
-from pipeline.modeling.admission import Admitted, admit, fill_peft
-from pipeline.modeling.handshake import WEIGHTS
+from pipeline.modeling.adapters.adapter import is_inner
+from pipeline.modeling.adapters.admission import Admitted, admit, fill_peft
+from pipeline.modeling.adapters.handshake import WEIGHTS
+from pipeline.modeling.adapters.tensor_files import tensors
 from pipeline.modeling.learning.ppo.cast import REWARD, Cast
 from pipeline.modeling.learning.ppo.rules import judged
 from pipeline.modeling.loading import inference
-from pipeline.modeling.rows import by_length, pad
-from pipeline.modeling.tensor_files import tensors
+from pipeline.modeling.texts.rows import by_length, pad
 from pipeline.modeling.tuners.lora import lora_config
 from pipeline.params.train import RewardSource
 

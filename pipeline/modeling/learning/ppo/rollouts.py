@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipeline.modeling.adapters.handshake import NAME
 from pipeline.modeling.forward import label_log_probs, token_logits
-from pipeline.modeling.handshake import NAME
 from pipeline.modeling.learning.learner import Batch, Order
 from pipeline.modeling.learning.ppo.cast import Cast
 from pipeline.modeling.learning.ppo.rewards import Worth, appraise
@@ -21,7 +21,7 @@ from pipeline.modeling.learning.ppo.rules import repetition
 from pipeline.modeling.learning.ppo.sampling import Chances, Sampling, sample
 from pipeline.modeling.loading import inference
 from pipeline.modeling.objectives import policy
-from pipeline.modeling.rows import IGNORED, Row, by_length, collate
+from pipeline.modeling.texts.rows import IGNORED, Row, by_length, collate
 from pipeline.params.train import PpoParams
 
 _NONE = -1

@@ -17,7 +17,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from pipeline.modeling.loading import inference
-from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.texts.rows import by_length, pad
 
 Chances = npt.NDArray[np.float64]
 

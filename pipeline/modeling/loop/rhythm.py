@@ -14,13 +14,13 @@ import torch
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 
-from pipeline.modeling.guard import check_weights
 from pipeline.modeling.loading import half_precision
+from pipeline.modeling.loop.guard import check_weights
 from pipeline.params.train import MachineParams, StageParams
 from pipeline.ports import Progress
 
 if TYPE_CHECKING:
-    from pipeline.modeling.loop import Loop
+    from pipeline.modeling.loop.loop import Loop
 
 
 class Places(Dataset[int]):  # type: ignore[misc]

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from pipeline.modeling.guard import check_loss, check_measures
 from pipeline.modeling.learning.learner import Batch, Learner, Penalty
-from pipeline.modeling.micro import Room, longest_first, pieces
+from pipeline.modeling.loop.guard import check_loss, check_measures
+from pipeline.modeling.loop.micro import Room, longest_first, pieces
+from pipeline.modeling.loop.random_state import capture
 from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.parallel.sharding import sharded
-from pipeline.modeling.random_state import capture
 
 _LOSS = ""
 """A name that no measure has."""

@@ -17,7 +17,7 @@ from jinja2 import TemplateError
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.record import digest_bytes
 from pipeline.errors import BadInput, Misuse
-from pipeline.modeling.conversation import (
+from pipeline.modeling.texts.conversation import (
     CALLED,
     OFFERED,
     RESULT,
@@ -26,7 +26,7 @@ from pipeline.modeling.conversation import (
     answer_message,
     parse_conversation,
 )
-from pipeline.modeling.rows import IGNORED
+from pipeline.modeling.texts.rows import IGNORED
 
 _PROBE: Message = {"role": "user", "content": "hello"}
 _PROBE_ANSWER = "ok"

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.modeling.forward import pooled_logits
 from pipeline.modeling.loading import device, inference
-from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.texts.rows import by_length, pad
 
 Told = Callable[[int], None]
 """Is called with how many texts are done."""

@@ -14,10 +14,10 @@ import torch
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.tuning import Objective
 from pipeline.modeling.forward import label_log_probs, row_sums, token_logits
-from pipeline.modeling.items import Maker
 from pipeline.modeling.loading import device, inference
-from pipeline.modeling.rows import IGNORED, Row, by_length, collate
-from pipeline.modeling.template import ChatTemplate
+from pipeline.modeling.texts.items import Maker
+from pipeline.modeling.texts.rows import IGNORED, Row, by_length, collate
+from pipeline.modeling.texts.template import ChatTemplate
 
 
 def rows_of(

@@ -23,17 +23,17 @@ from pipeline.domain.data import Task
 from pipeline.domain.record import FileDigest
 from pipeline.domain.tuning import Output
 from pipeline.errors import Misuse
-from pipeline.modeling.admission import admit
+from pipeline.modeling.adapters.admission import admit
+from pipeline.modeling.adapters.carriers import Carriers
+from pipeline.modeling.adapters.handshake import Handshake
+from pipeline.modeling.adapters.reading import likeliest, mean_states
+from pipeline.modeling.answering.centroids import Centroids
+from pipeline.modeling.answering.greedy import generation, greedy
+from pipeline.modeling.answering.likelihood import log_probs, rows_of
 from pipeline.modeling.base import base_ref, template_text
-from pipeline.modeling.carriers import Carriers
-from pipeline.modeling.centroids import Centroids
-from pipeline.modeling.encoding import encode_texts
-from pipeline.modeling.greedy import generation, greedy
-from pipeline.modeling.handshake import Handshake
-from pipeline.modeling.likelihood import log_probs, rows_of
 from pipeline.modeling.loading import context_length, end_tokens, load_tokenizer
-from pipeline.modeling.reading import likeliest, mean_states
-from pipeline.modeling.template import ChatTemplate
+from pipeline.modeling.texts.encoding import encode_texts
+from pipeline.modeling.texts.template import ChatTemplate
 from pipeline.params import ModelParams
 from pipeline.ports import Progress, silent
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from pipeline.domain.record import digest_file
 from pipeline.errors import Broken
-from pipeline.modeling.checkpoints import BEST
+from pipeline.modeling.loop.checkpoints import BEST
+from pipeline.modeling.loop.trained import read_trained, write_trained
 from pipeline.modeling.parallel.ranks import ranks
-from pipeline.modeling.trained import read_trained, write_trained
 
 
 class Best:

@@ -13,9 +13,9 @@ from typing import Any
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.tuning import Objective
 from pipeline.errors import BadInput, Misuse
-from pipeline.modeling.conversation import answers_of, is_good
-from pipeline.modeling.rows import IGNORED, Item, Row
-from pipeline.modeling.template import ChatTemplate, Rendered
+from pipeline.modeling.texts.conversation import answers_of, is_good
+from pipeline.modeling.texts.rows import IGNORED, Item, Row
+from pipeline.modeling.texts.template import ChatTemplate, Rendered
 
 LONG, BOUNDARY, EQUAL, BAD, EMPTY = "dropped_long", "dropped_boundary", "dropped_equal", "dropped_bad", "dropped_empty"
 """Why a row comes to nothing: its answer alone is too long; its prompt is no prefix of the whole in ids; the sides of its pair

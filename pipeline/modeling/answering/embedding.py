@@ -15,9 +15,9 @@ from torch.nn.functional import normalize
 from transformers import AutoModel
 
 from pipeline.modeling.base import check_config
-from pipeline.modeling.encoding import encode_texts
 from pipeline.modeling.loading import context_length, device, half_precision, inference, load_tokenizer, quiet
-from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.texts.encoding import encode_texts
+from pipeline.modeling.texts.rows import by_length, pad
 from pipeline.ports import Progress, silent
 
 _LONGEST = 256

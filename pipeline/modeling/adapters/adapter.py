@@ -23,9 +23,9 @@ from pipeline.domain.model import BaseModelRef
 from pipeline.domain.record import canonical_json
 from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken
-from pipeline.modeling.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
-from pipeline.modeling.probing import probe
-from pipeline.modeling.tensor_files import keys, tensors
+from pipeline.modeling.adapters.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
+from pipeline.modeling.adapters.probing import probe
+from pipeline.modeling.adapters.tensor_files import keys, tensors
 from pipeline.modeling.tuners.lora import lora_config
 from pipeline.modeling.tuners.soft_prompt import soft_config
 from pipeline.params import StageParams

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import Broken, TunelineError
-from pipeline.modeling.micro import memory_ran_out
+from pipeline.modeling.loop.micro import memory_ran_out
 
 
 class Signal:

@@ -21,9 +21,9 @@ from transformers.pytorch_utils import Conv1D
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Output, Tuner
 from pipeline.errors import Broken, Misuse
-from pipeline.modeling.admission import Admitted, admit, attach, fill_peft, put_peft, replaced_names
+from pipeline.modeling.adapters.admission import Admitted, admit, attach, fill_peft, put_peft, replaced_names
+from pipeline.modeling.adapters.handshake import CONFIG, NAME, TEMPLATE, WEIGHTS
 from pipeline.modeling.base import TOKENIZER_FILES, check_config
-from pipeline.modeling.handshake import CONFIG, NAME, TEMPLATE, WEIGHTS
 from pipeline.modeling.loading import inference, keep_plain_kernels, load_base, load_tokenizer, nf4, quiet
 from pipeline.modeling.tuners.weights import fill
 

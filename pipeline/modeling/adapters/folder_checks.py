@@ -18,9 +18,9 @@ from pipeline.domain.model import BaseModelRef
 from pipeline.domain.record import digest_bytes
 from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken
-from pipeline.modeling.adapter import config_as_written, untouched
-from pipeline.modeling.handshake import CONFIG, HANDSHAKE, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake
-from pipeline.modeling.tensor_files import tensors
+from pipeline.modeling.adapters.adapter import config_as_written, untouched
+from pipeline.modeling.adapters.handshake import CONFIG, HANDSHAKE, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake
+from pipeline.modeling.adapters.tensor_files import tensors
 
 JSON_LIMIT = 1 << 20
 REQUIRED_KEYS = {"peft_type", "task_type", "base_model_name_or_path"}

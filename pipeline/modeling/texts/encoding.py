@@ -20,10 +20,10 @@ from pipeline.domain.data import ExampleKind
 from pipeline.domain.record import digest_file
 from pipeline.domain.tuning import Objective
 from pipeline.errors import BadInput, Misuse
-from pipeline.modeling.items import BOUNDARY, DROPPED, Maker, token_ids
-from pipeline.modeling.kept import kept
-from pipeline.modeling.rows import SCHEMA, Encoded, to_batch
-from pipeline.modeling.template import ChatTemplate
+from pipeline.modeling.texts.items import BOUNDARY, DROPPED, Maker, token_ids
+from pipeline.modeling.texts.kept import kept
+from pipeline.modeling.texts.rows import SCHEMA, Encoded, to_batch
+from pipeline.modeling.texts.template import ChatTemplate
 from pipeline.params.train import MixParams, StageParams
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from pipeline.domain.tuning import Tuner
-from pipeline.modeling.handshake import NAME, Shape
+from pipeline.modeling.adapters.handshake import NAME, Shape
 from pipeline.modeling.loading import inference
 
 _ROWS, _PLACES = 2, 12

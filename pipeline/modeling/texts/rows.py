@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from pipeline.modeling.ragged import IGNORED as IGNORED
-from pipeline.modeling.ragged import Ragged
+from pipeline.modeling.texts.ragged import IGNORED as IGNORED
+from pipeline.modeling.texts.ragged import Ragged
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import Misuse
-from pipeline.modeling.rows import Encoded, EpochOrder
+from pipeline.modeling.texts.rows import Encoded, EpochOrder
 from pipeline.params.train import MixParams, StageParams
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from pipeline.domain.model import BaseModelRef
 from pipeline.domain.record import FileDigest, first_difference
 from pipeline.domain.tuning import Tuner
 from pipeline.errors import Broken, Misuse, Tampered
-from pipeline.modeling.adapter import peft_config
-from pipeline.modeling.folder_checks import (
+from pipeline.modeling.adapters.adapter import peft_config
+from pipeline.modeling.adapters.folder_checks import (
     check_base,
     check_config,
     check_parts,
@@ -31,9 +31,9 @@ from pipeline.modeling.folder_checks import (
     read_template,
     refuse_files,
 )
-from pipeline.modeling.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
+from pipeline.modeling.adapters.handshake import CONFIG, HANDSHAKE, NAME, TEMPLATE, TUNED_WEIGHTS, WEIGHTS, Handshake, Shape
+from pipeline.modeling.adapters.probing import bare_states, probe
 from pipeline.modeling.loading import head_modules, load_base
-from pipeline.modeling.probing import bare_states, probe
 from pipeline.modeling.tuners.soft_prompt import put_prompt
 from pipeline.modeling.tuners.weights import fill, tuned_names
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.domain.tuning import Output
-from pipeline.modeling.admission import Admitted, attach
-from pipeline.modeling.greedy import generation
-from pipeline.modeling.handshake import Handshake
+from pipeline.modeling.adapters.admission import Admitted, attach
+from pipeline.modeling.adapters.handshake import Handshake
+from pipeline.modeling.answering.greedy import generation
 from pipeline.modeling.loading import end_tokens, load_base
 
 

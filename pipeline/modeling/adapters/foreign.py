@@ -17,11 +17,11 @@ from pipeline.domain.data import Task
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Objective, Output, Tuner
 from pipeline.errors import Broken
-from pipeline.modeling.admission import Admitted
+from pipeline.modeling.adapters.admission import Admitted
+from pipeline.modeling.adapters.folder_checks import read_object, refuse_files
+from pipeline.modeling.adapters.handshake import CONFIG, HANDSHAKE, TEMPLATE, WEIGHTS, Handshake
+from pipeline.modeling.adapters.tensor_files import FLOATS, tensors
 from pipeline.modeling.base import TOKENIZER_FILES
-from pipeline.modeling.folder_checks import read_object, refuse_files
-from pipeline.modeling.handshake import CONFIG, HANDSHAKE, TEMPLATE, WEIGHTS, Handshake
-from pipeline.modeling.tensor_files import FLOATS, tensors
 
 _UNREAD = {"README.md", ".gitattributes", TEMPLATE, *TOKENIZER_FILES}
 """What such folders also hold. None of it is opened."""

@@ -9,14 +9,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.modeling.best import Best
-from pipeline.modeling.caps import Stopwatch
-from pipeline.modeling.checkpoints import CURVES, LEARNER, LOOP
-from pipeline.modeling.curves import Curves
 from pipeline.modeling.learning.learner import Learner
-from pipeline.modeling.micro import Room
-from pipeline.modeling.trained import read_tensors, write_tensors
-from pipeline.modeling.watch import Watch
+from pipeline.modeling.loop.best import Best
+from pipeline.modeling.loop.caps import Stopwatch
+from pipeline.modeling.loop.checkpoints import CURVES, LEARNER, LOOP
+from pipeline.modeling.loop.curves import Curves
+from pipeline.modeling.loop.micro import Room
+from pipeline.modeling.loop.trained import read_tensors, write_tensors
+from pipeline.modeling.loop.watch import Watch
 
 
 @dataclass(slots=True)

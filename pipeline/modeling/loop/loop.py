@@ -20,24 +20,24 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer
 
 from pipeline.errors import Broken, TryLater
-from pipeline.modeling import checkpoints
-from pipeline.modeling.best import Best
-from pipeline.modeling.caps import Stopwatch
-from pipeline.modeling.carried import Carried
-from pipeline.modeling.checkpoints import WEIGHTS
-from pipeline.modeling.curves import Curves
-from pipeline.modeling.guard import check_gradient, check_loss, check_measures
 from pipeline.modeling.learning.learner import Learner, OwnRates, Penalty
-from pipeline.modeling.micro import Room
-from pipeline.modeling.noise import noisy_embeddings
+from pipeline.modeling.loop import checkpoints
+from pipeline.modeling.loop.best import Best
+from pipeline.modeling.loop.caps import Stopwatch
+from pipeline.modeling.loop.carried import Carried
+from pipeline.modeling.loop.checkpoints import WEIGHTS
+from pipeline.modeling.loop.curves import Curves
+from pipeline.modeling.loop.guard import check_gradient, check_loss, check_measures
+from pipeline.modeling.loop.micro import Room
+from pipeline.modeling.loop.noise import noisy_embeddings
+from pipeline.modeling.loop.random_state import untouched
+from pipeline.modeling.loop.rhythm import Places, Rhythm, arguments, by_rate
+from pipeline.modeling.loop.stepping import Outcome, Stepping
+from pipeline.modeling.loop.stopping import Signal, failing_plainly
+from pipeline.modeling.loop.trained import read_trained, write_trained
+from pipeline.modeling.loop.watch import Watch
 from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.parallel.sharding import keep_whole, shard
-from pipeline.modeling.random_state import untouched
-from pipeline.modeling.rhythm import Places, Rhythm, arguments, by_rate
-from pipeline.modeling.stepping import Outcome, Stepping
-from pipeline.modeling.stopping import Signal, failing_plainly
-from pipeline.modeling.trained import read_trained, write_trained
-from pipeline.modeling.watch import Watch
 from pipeline.params.train import MachineParams, StageParams
 from pipeline.ports import Progress
 

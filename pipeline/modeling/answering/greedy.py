@@ -13,7 +13,7 @@ import torch
 from transformers import GenerationConfig
 
 from pipeline.modeling.loading import device, inference, virtual_tokens
-from pipeline.modeling.rows import by_length, pad
+from pipeline.modeling.texts.rows import by_length, pad
 
 
 def generation(max_new_tokens: int, ends: tuple[int, ...], pad_id: int) -> GenerationConfig:
