@@ -93,7 +93,7 @@ bench-continual: install
 	$(BIN)/python bench/continual.py --data $(DATA)
 
 bench-tuners: install
-	$(BIN)/python bench/tuners.py --data $(DATA)
+	$(BIN)/python bench/tuners.py $(DATA)/banking77/train.csv --work .tuneline/bench-tuners
 
 bench-rlhf: install
 	$(BIN)/python bench/rlhf.py --data $(DATA)

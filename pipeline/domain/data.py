@@ -61,7 +61,7 @@ LEARNED_KINDS: dict[Task, frozenset[ExampleKind]] = {
     Task.GENERATE: frozenset({ExampleKind.ANSWER, ExampleKind.CALL}),
     Task.CLASSIFY: frozenset({ExampleKind.LABEL}),
 }
-"""What training learns from and evaluation asks; rows of other kinds are counted and left out."""
+"""The rows that show an answer or a label: what is probed before a training, and what the bare base is shown of labels."""
 
 
 @dataclass(frozen=True, slots=True)
