@@ -10,7 +10,8 @@ another. Each cell is trained and measured in a process of its own: seconds are 
 the process ever held, of which the imports hold a part. Differences are to `plain full` (rate 1e-4, batch 32, label smoothing
 0.1, four epochs), paired by row. A cell that stands in FOLDER is not trained again, so a run that was stopped goes on.
 
-Writes tuners.json and tuners.md to FOLDER, and prints the table. Settings are those of examples/banking77, and judgement; nothing was searched on test rows.
+Writes tuners.json and tuners.md to FOLDER, and prints the table. Settings are those of examples/banking77, and judgement; nothing
+was searched on test rows.
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ from pipeline.domain.data import ExampleKind
 from pipeline.domain.tuning import CAN_LEARN_FROM, LEARNS_FROM, OUTPUT_OF, Objective, Tuner, refusal, start_refusal
 from pipeline.params import Params
 from pipeline.params.ingest import SourceParams
+from pipeline.params.learning import RewardSource
 from pipeline.params.section import Section
 from pipeline.params.sweep import SpaceParams
-from pipeline.params.train import RewardSource, StageParams
+from pipeline.params.train import StageParams
 
 HEAD = """# params.yaml, key by key
 

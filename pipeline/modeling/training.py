@@ -35,7 +35,8 @@ from pipeline.modeling.texts.encoding import encode
 from pipeline.modeling.texts.rows import Encoded
 from pipeline.modeling.texts.template import ChatTemplate
 from pipeline.modeling.tuners import tunable
-from pipeline.params.train import OverfittingParams, StageParams
+from pipeline.params.learning import OverfittingParams
+from pipeline.params.train import StageParams
 from pipeline.ports import Progress, Tracker
 
 log = logging.getLogger(__name__)

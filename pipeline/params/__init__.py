@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.domain.data import Task
+from pipeline.params.chains import chain_problems
 from pipeline.params.curate import CurateParams as CurateParams
 from pipeline.params.curate import LeakParams as LeakParams
 from pipeline.params.curate import NearDuplicates as NearDuplicates
@@ -28,7 +29,6 @@ from pipeline.params.sweep import SweepParams as SweepParams
 from pipeline.params.sweep import space_problems
 from pipeline.params.train import StageParams as StageParams
 from pipeline.params.train import TrainParams as TrainParams
-from pipeline.params.train import chain_problems
 
 
 class ModelParams(Section):

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.domain.data import Task
+from pipeline.params.chains import chain_problems
 from pipeline.params.section import Count, Section
-from pipeline.params.train import StageParams, TrainParams, chain_problems
+from pipeline.params.train import StageParams, TrainParams
 
 Scalar = bool | int | float | str
 Listed = Annotated[tuple[Scalar, ...], Field(strict=False)]

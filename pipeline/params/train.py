@@ -6,133 +6,29 @@ What goes together is domain/tuning.py's to say.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.domain.data import ExampleKind, Task
-from pipeline.domain.tuning import CAN_LEARN_FROM, LEARNS_FROM, USUAL_OBJECTIVE, Objective, Tuner, refusal, start_refusal
-from pipeline.params.section import Count, Fraction, Section, Share
+from pipeline.domain.tuning import LEARNS_FROM, USUAL_OBJECTIVE, Objective, Tuner
+from pipeline.params.learning import (
+    DpoParams,
+    EarlyStoppingParams,
+    EwcParams,
+    KtoParams,
+    MixParams,
+    NotNegative,
+    OrpoParams,
+    OverfittingParams,
+    Positive,
+    PpoParams,
+    RewardParams,
+    SoftPromptParams,
+)
+from pipeline.params.section import Count, Section, Share
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 STARTS = r"previous|base|champion|stage:[a-z][a-z0-9_-]{0,30}|version:(?:[a-z0-9][a-z0-9_-]{0,62}/)?[1-9][0-9]{0,8}|\./.+"
-
-
-class SoftPromptParams(Section):
-    kind: Literal["prompt", "prefix"] = "prompt"
-    """prompt: vectors before the text's own. prefix: keys and values before those of each layer."""
-    tokens: Annotated[int, Field(ge=1, le=1000)] = 20
-
-
-class MixParams(Section):
-    by: str = "source"
-    """What tells the tasks in the data apart: source, kind, or a metadata field."""
-    weights: dict[str, NotNegative] = {}
-    """Task: how often it is drawn, beside its rows' number; one that is not named counts 1, 0 leaves it out."""
-    temperature: Annotated[float, Field(ge=1, le=1000)] = 1.0
-    """Tasks are drawn in proportion to rows ** (1 / temperature): 1 as they are, greater evens them out (Raffel et al., 2020)."""
-    caps: dict[str, Count] = {}
-    """Task: so many of its rows count, drawn by the seed."""
-    replay: Fraction | None = None
-    """Continual: what share of the rows drawn are old, of shards that the champion was trained on; the others are newer. Default:
-    all rows count alike."""
-
-
-class EwcParams(Section):
-    weight: NotNegative = 0.0
-    """How strongly weights that mattered to the start are held (Kirkpatrick et al., 2017); 0: not at all."""
-    rows: Count = 256
-    """Old rows whose gradients tell what mattered (the diagonal of the Fisher information); without a champion, rows of all."""
-
-
-class EarlyStoppingParams(Section):
-    patience: Count | None = None
-    """Stop when so many evaluations in a row were no better than the best; default: never."""
-    min_change: NotNegative = 0.0
-    """What counts as better: eval_loss lower by more than this."""
-
-
-class OverfittingParams(Section):
-    policy: Literal["off", "warn", "stop"] = "warn"
-    """What happens when the training loss falls while the loss on the eval split rises; the step is named either way. Not looked
-    for in ppo, whose losses on the two sides are of different things."""
-    evaluations: Annotated[int, Field(ge=2, le=100)] = 3
-    """So many evaluations in a row."""
-
-
-class RewardParams(Section):
-    centre: NotNegative = 0.01
-    """How strongly scores are held around zero (Eisenstein et al., 2023)."""
-
-
-class DpoParams(Section):
-    beta: Positive = 0.1
-    """How strongly the model is held near its start."""
-    loss: Literal["sigmoid", "hinge", "ipo"] = "sigmoid"
-    """sigmoid: Rafailov et al., 2023. hinge: Zhao et al., 2023. ipo: Azar et al., 2023."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Share of the pairs taken to be the wrong way round (sigmoid)."""
-
-
-class KtoParams(Section):
-    beta: Positive = 0.1
-    desirable_weight: Positive = 1.0
-    undesirable_weight: Positive = 1.0
-
-
-class OrpoParams(Section):
-    beta: Positive = 0.1
-    """Weight of the odds ratio beside the answer's own loss."""
-
-
-class RewardSource(Section):
-    """One part of PPO's reward: the scores of a reward stage, or a rule that is checked."""
-
-    stage: str | None = None
-    """Name of an earlier stage of the objective reward."""
-    rule: Literal["json_valid", "exact_match", "length", "not_repeating"] | None = None
-    """json_valid: 1 if the answer parses as JSON. exact_match: 1 if it is the row's own answer. length: 1 at `words` words, less
-    the further off. not_repeating: the share of word triples that are new."""
-    words: Count = 40
-    """length: how many words an answer should have."""
-    weight: float = 1.0
-
-    @model_validator(mode="after")
-    def _check_one(self) -> RewardSource:
-        if (self.stage is None) == (self.rule is None):
-            raise ValueError("a reward is either a stage or a rule")
-        return self
-
-
-class PpoParams(Section):
-    rewards: Annotated[tuple[RewardSource, ...], Field(strict=False)] = ()
-    """Their weighted sum is the reward of an answer."""
-    rollouts: Count = 64
-    """Prompts answered between updates."""
-    epochs: Count = 4
-    """Passes over the answers of one rollout."""
-    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
-    temperature: Positive = 1.0
-    kl: NotNegative = 0.05
-    """Coefficient of the divergence from the start in the reward, a token; with kl_target only where it begins."""
-    kl_target: Positive | None = None
-    """Divergence, summed over an answer, to which the coefficient is steered (Ziegler et al., 2019); default: it stays."""
-    kl_bound: Positive = 20.0
-    """A rollout whose mean divergence, summed over an answer, is above this stops the run: a reward is being hacked."""
-    longest_growth: Annotated[float, Field(gt=1)] = 3.0
-    """Answers on average so many times as long as at the start stop the run."""
-    most_repetition: Share = 0.6
-    """Share of token triples in answers that repeat earlier ones, above which the run stops; must also be above the start's."""
-    clip: Share = 0.2
-    value_clip: Share = 0.2
-    value_weight: NotNegative = 0.1
-    entropy_weight: NotNegative = 0.0
-    gamma: Fraction = 1.0
-    gae_lambda: Fraction = 0.95
-    value_learning_rate: Positive | None = None
-    """Default: learning_rate."""
 
 
 class StageParams(Section):
@@ -275,80 +171,6 @@ class TrainParams(StageParams):
             name = stage.name or (usual if taken[usual] == 1 else f"{usual}-{taken[usual]}")
             found.append(stage.model_copy(update={"name": name, "objective": stage.learns(task)}))
         return tuple(found)
-
-
-def chain_problems(train: TrainParams, task: Task) -> list[str]:
-    """What in a chain cannot be carried out, a sentence each with the key before it."""
-    problems: list[str] = []
-    chain = train.chain(task)
-    earlier: dict[str, StageParams] = {}
-    for number, stage in enumerate(chain):
-        place = f"train.stages.{number}" if train.stages else "train"
-        objective = stage.learns(task)
-        problems += [f"{place}: {problem}" for problem in _stage_problems(stage, objective, task)]
-        problems += _machine_problems(train.machine, stage, objective)
-        before = _stage_before(stage.start, chain[:number], earlier)
-        if isinstance(before, str):
-            problems.append(f"{place}.start: {before}")
-        elif before is not None:
-            reason = start_refusal(stage.tuner, before.tuner)
-            if reason is None and before.learns(task) is Objective.REWARD is not objective:
-                reason = "a reward model gives a number, not a text: start from another stage, and name it in ppo.rewards"
-            if reason is not None:
-                problems.append(f"{place}.start: {stage.name} ({stage.tuner}) from {before.name} ({before.tuner}): {reason}")
-        for source in stage.ppo.rewards if objective is Objective.PPO else ():
-            named = earlier.get(source.stage or "")
-            if source.stage is not None and (named is None or named.learns(task) is not Objective.REWARD):
-                problems.append(f"{place}.ppo.rewards: no earlier stage of the objective reward is called {source.stage!r}")
-            elif named is not None and (named.tuner is not stage.tuner):
-                reason = f"{source.stage} was tuned by {named.tuner}, and ppo needs it on the same base: {stage.tuner}"
-                problems.append(f"{place}.ppo.rewards: {reason}")
-        if stage.name in earlier:
-            problems.append(f"{place}.name: two stages are called {stage.name!r}")
-        earlier[str(stage.name)] = stage
-    if chain[-1].learns(task) is Objective.REWARD:
-        problems.append("train: the last stage is a reward model, which nobody can be answered by; let ppo follow")
-    return problems
-
-
-def _machine_problems(machine: MachineParams, stage: StageParams, objective: Objective) -> list[str]:
-    """What of a stage several processes cannot do."""
-    problems = []
-    if machine.shard and objective is Objective.PPO:
-        problems.append("train.machine.shard: ppo answers with the whole model between steps, so it cannot be spread")
-    if machine.shard and machine.processes == 1:
-        problems.append("train.machine.shard: there is one process, so nothing to spread over; raise train.machine.processes")
-    if machine.shard and stage.tuner is Tuner.QLORA:
-        problems.append("train.machine.shard: 4-bit weights are blocks that cannot be spread; take lora, or qlora without shard")
-    if machine.shard and stage.ewc.weight:
-        problems.append("train.machine.shard: ewc's penalty is reckoned over whole weights; leave one of the two out")
-    return problems
-
-
-def _stage_problems(stage: StageParams, objective: Objective, task: Task) -> list[str]:
-    problems = []
-    if (objective is Objective.CLASSIFY) != (task is Task.CLASSIFY):
-        problems.append(f"the objective {objective} does not fit the task {task}")
-    if (reason := refusal(objective, stage.tuner)) is not None:
-        problems.append(f"{objective} cannot be learned by {stage.tuner}: {reason}")
-    for kind in stage.kinds or ():
-        if kind not in CAN_LEARN_FROM[objective]:
-            able = ", ".join(CAN_LEARN_FROM[objective])
-            problems.append(f"kinds: {objective} cannot learn from {kind} rows; it can from {able}")
-    if objective is Objective.PPO and stage.ppo.rollouts % stage.step_rows:
-        problems.append(f"ppo.rollouts: {stage.ppo.rollouts} is no multiple of the {stage.step_rows} rows of an optimizer step")
-    if objective is Objective.PPO and not stage.ppo.rewards:
-        problems.append("ppo.rewards: name a reward stage, as {stage: NAME}, or a rule, as {rule: json_valid}")
-    return problems
-
-
-def _stage_before(start: str, chain: tuple[StageParams, ...], earlier: dict[str, StageParams]) -> StageParams | str | None:
-    """The stage of this chain that is started from, None when it is none of this chain, or what is wrong."""
-    if start == "previous":
-        return chain[-1] if chain else None
-    if match := re.fullmatch(r"stage:(.+)", start):
-        return earlier.get(match[1]) or f"no earlier stage is called {match[1]!r}"
-    return None
 
 
 def _joined(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

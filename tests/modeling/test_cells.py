@@ -11,7 +11,8 @@ from modeling_kit import Remembering, model_params
 
 from pipeline.domain.data import Task
 from pipeline.domain.tuning import OUTPUT_OF, Objective, Tuner, refusal
-from pipeline.params.train import TrainParams, chain_problems
+from pipeline.params.chains import chain_problems
+from pipeline.params.train import TrainParams
 from pipeline.ports import silent
 
 LABELS = ("animal", "other")

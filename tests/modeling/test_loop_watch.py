@@ -13,7 +13,7 @@ from pipeline.errors import Broken
 from pipeline.modeling.loop.noise import noisy_embeddings, tokens_of_texts
 from pipeline.modeling.loop.watch import Watch
 from pipeline.params import StageParams
-from pipeline.params.train import EarlyStoppingParams, OverfittingParams
+from pipeline.params.learning import EarlyStoppingParams, OverfittingParams
 
 
 def watched(held: list[float], train: list[float] | None = None, *, patience=None, min_change=0.0, policy="warn", evaluations=3):

@@ -21,7 +21,7 @@ from pipeline.modeling.learning.ppo.hacking import check_answers
 from pipeline.modeling.learning.ppo.rollouts import PassOrder, PromptOrder, Shuffled
 from pipeline.modeling.loop.curves import Curves
 from pipeline.modeling.loop.loop import Loop
-from pipeline.params.train import PpoParams
+from pipeline.params.learning import PpoParams
 from pipeline.ports import silent
 
 LANDS = ("It is in Norway.", "It is in Peru.", "It is in Italy.", "It is in Egypt.")

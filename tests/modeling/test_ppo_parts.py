@@ -14,7 +14,7 @@ from pipeline.modeling.learning.ppo.cast import REFERENCE, VALUE, Cast
 from pipeline.modeling.learning.ppo.rules import judged, repetition
 from pipeline.modeling.learning.ppo.sampling import Sampling, chances, sample
 from pipeline.modeling.texts.rows import Row, collate
-from pipeline.params.train import RewardSource
+from pipeline.params.learning import RewardSource
 
 RULES = [
     ({"rule": "json_valid"}, '{"a": [1, null]}', "", 1.0),

@@ -23,7 +23,8 @@ from pipeline.modeling.learning.ppo.rewards import add_reward_model, appraise, s
 from pipeline.modeling.loading import inference
 from pipeline.modeling.texts.rows import pad
 from pipeline.modeling.tuners import tunable
-from pipeline.params.train import RewardSource, StageParams
+from pipeline.params.learning import RewardSource
+from pipeline.params.train import StageParams
 
 TEXTS = [[1, 4, 70, 71, 5, 80, 2], [1, 4, 90, 5, 2], [1, 4, 60, 61, 62, 63, 64, 5, 100, 101, 2], [1, 4, 5, 0, 2]]
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.domain.data import Task
 from pipeline.domain.tuning import Objective, Tuner, refusal
 from pipeline.params import Params, TrainParams
-from pipeline.params.train import chain_problems
+from pipeline.params.chains import chain_problems
 
 SCORER = {"name": "scorer", "objective": "reward"}
 PPO = {"objective": "ppo", "start": "stage:sft", "ppo": {"rewards": [{"stage": "scorer"}]}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.params.train import EarlyStoppingParams, OverfittingParams
+from pipeline.params.learning import EarlyStoppingParams, OverfittingParams
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from pipeline.modeling.texts.items import BOUNDARY, DROPPED, Maker, token_ids
 from pipeline.modeling.texts.kept import kept
 from pipeline.modeling.texts.rows import SCHEMA, Encoded, to_batch
 from pipeline.modeling.texts.template import ChatTemplate
-from pipeline.params.train import MixParams, StageParams
+from pipeline.params.learning import MixParams
+from pipeline.params.train import StageParams
 
 log = logging.getLogger(__name__)
 

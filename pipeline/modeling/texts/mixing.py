@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from pipeline.errors import Misuse
 from pipeline.modeling.texts.rows import Encoded, EpochOrder
-from pipeline.params.train import MixParams, StageParams
+from pipeline.params.learning import MixParams
+from pipeline.params.train import StageParams
 
 log = logging.getLogger(__name__)
 

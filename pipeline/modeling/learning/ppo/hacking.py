@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.errors import RewardHacked
-from pipeline.params.train import PpoParams
+from pipeline.params.learning import PpoParams
 
 
 def check_answers(now: Mapping[str, float], start: Mapping[str, float], ppo: PpoParams, *, when: str) -> None:

@@ -24,7 +24,7 @@ from pipeline.modeling.learning.ppo.rules import judged
 from pipeline.modeling.loading import inference
 from pipeline.modeling.texts.rows import by_length, pad
 from pipeline.modeling.tuners.lora import lora_config
-from pipeline.params.train import RewardSource
+from pipeline.params.learning import RewardSource
 
 
 def add_reward_model(cast: Cast, name: str, folder: Path, ref: BaseModelRef) -> None:

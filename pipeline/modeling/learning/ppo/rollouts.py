@@ -22,7 +22,7 @@ from pipeline.modeling.learning.ppo.sampling import Chances, Sampling, sample
 from pipeline.modeling.loading import inference
 from pipeline.modeling.objectives import policy
 from pipeline.modeling.texts.rows import IGNORED, Row, by_length, collate
-from pipeline.params.train import PpoParams
+from pipeline.params.learning import PpoParams
 
 _NONE = -1
 

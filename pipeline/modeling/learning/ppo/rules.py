@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Sequence
 
-from pipeline.params.train import RewardSource
+from pipeline.params.learning import RewardSource
 
 
 def judged(source: RewardSource, answers: Sequence[str], wanted: Sequence[str]) -> list[float]:
