@@ -8,7 +8,7 @@ import ast
 import inspect
 import textwrap
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,7 @@ def methods_page() -> str:
 
 def _cells() -> Iterator[str]:
     yield "\n## What goes together\n\n"
-    yield f"| objective | {' | '.join(f'`{tuner}`' for tuner in Tuner)} |\n| --- |{' --- |' * len(Tuner)}\n"
-    reasons: list[str] = []
-    for objective in Objective:
-        row = []
-        for tuner in Tuner:
-            reason = refusal(objective, tuner)
-            if reason is not None and reason not in reasons:
-                reasons.append(reason)
-            row.append("yes" if reason is None else f"no ({reasons.index(reason) + 1})")
-        yield f"| `{objective}` | {' | '.join(row)} |\n"
-    yield "\n" + "".join(f"{number}. {reason}\n" for number, reason in enumerate(reasons, 1))
+    yield from _matrix("objective", Objective, [f"`{tuner}`" for tuner in Tuner], lambda row, tuner: refusal(row, tuner))
 
 
 def _objectives() -> Iterator[str]:
@@ -98,17 +88,18 @@ def _tuners() -> Iterator[str]:
 
 def _beginnings() -> Iterator[str]:
     yield BEGINNINGS_HEAD
-    yield f"| stage | {' | '.join(f'from `{tuner}`' for tuner in Tuner)} |\n| --- |{' --- |' * len(Tuner)}\n"
-    reasons: list[str] = []
-    for tuner in Tuner:
-        row = []
-        for start in Tuner:
-            reason = start_refusal(tuner, start)
-            if reason is not None and reason not in reasons:
-                reasons.append(reason)
-            row.append("yes" if reason is None else f"no ({reasons.index(reason) + 1})")
-        yield f"| `{tuner}` | {' | '.join(row)} |\n"
-    yield "\n" + "".join(f"{number}. {reason}\n" for number, reason in enumerate(reasons, 1))
+    yield from _matrix("stage", Tuner, [f"from `{tuner}`" for tuner in Tuner], lambda row, start: start_refusal(row, start))
+
+
+def _matrix(corner: str, rows: Any, heads: list[str], reason: Callable[[Any, Tuner], str | None]) -> Iterator[str]:
+    """A table of yes and no against tuners, and why it is no beneath it."""
+    yield f"| {corner} | {' | '.join(heads)} |\n| --- |{' --- |' * len(heads)}\n"
+    reasons: dict[str, int] = {}
+    for row in rows:
+        found = [reason(row, tuner) for tuner in Tuner]
+        cells = ["yes" if why is None else f"no ({reasons.setdefault(why, len(reasons) + 1)})" for why in found]
+        yield f"| `{row}` | {' | '.join(cells)} |\n"
+    yield "\n" + "".join(f"{number}. {why}\n" for why, number in reasons.items())
 
 
 def _kinds(kinds: typing.Sequence[ExampleKind]) -> str:
