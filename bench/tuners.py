@@ -54,7 +54,7 @@ LORA: dict[str, Any] = {"rank": 32, "alpha": 32, "dropout": 0.1, "learning_rate"
 CLIPPED: dict[str, Any] = {"warmup_share": 0.06, "max_grad_norm": 5.0}
 SETTINGS: dict[str, dict[str, Any]] = {
     REFERENCE: {"tuner": "full", "learning_rate": 1e-4, "epochs": 4.0, "batch_size": 32},
-    "full": {"tuner": "full", "learning_rate": 2e-4, "weight_decay": 0.01, **CLIPPED},
+    "full": {"tuner": "full", "learning_rate": 4e-4, "weight_decay": 0.01, **CLIPPED},
     "last_layers": {"tuner": "last_layers", "layers": 3, "learning_rate": 4e-4, **CLIPPED},
     "lora": {"tuner": "lora", **LORA, **CLIPPED},
     "dora": {"tuner": "lora", "dora": True, **LORA, **CLIPPED},
