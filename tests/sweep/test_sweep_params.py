@@ -79,7 +79,8 @@ def test_a_cost_needs_a_price() -> None:
 
 def test_a_measure_of_which_more_is_better_lets_losses_differ() -> None:
     text = PARAMS.replace("sweep:\n", "sweep:\n  measure: eval_accuracy\n")
-    parse_params(text % "stages.prefer.dpo.beta: {low: 0.1, high: 0.2}")
+    params = parse_params(text % "stages.prefer.dpo.beta: {low: 0.1, high: 0.2}")
+    assert params.sweep.measure == "eval_accuracy"
 
 
 def test_a_key_that_no_stage_takes_is_refused() -> None:
