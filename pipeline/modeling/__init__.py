@@ -2,5 +2,5 @@
 
 import logging
 
-# On CPUs with AVX512-BF16 it advises, at import, to install a package that fetches kernels from a hub and runs them.
+# On CPUs with AVX512-BF16 bitsandbytes advises, at import, to install a package that fetches kernels from a hub and runs them.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

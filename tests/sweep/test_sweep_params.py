@@ -36,7 +36,7 @@ sweep:
     ],
 )
 def test_what_may_be_tried(entry: str) -> None:
-    parse_params(PARAMS % entry)
+    assert list(parse_params(PARAMS % entry).sweep.space) == [entry.split(":", 1)[0]]
 
 
 @pytest.mark.parametrize(
