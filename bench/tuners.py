@@ -30,7 +30,8 @@ from typing import Any
 
 from pipeline.backends.params_file import read_params
 from pipeline.domain.curated import SplitFile, Splits, SplitSide
-from pipeline.domain.model import Champion, EvaluationReport, Starts
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import Champion, Starts
 from pipeline.domain.record import digest_file, digest_value
 from pipeline.domain.sweeping import Dimension, ranked
 from pipeline.evaluation.rows import read_predictions

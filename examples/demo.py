@@ -120,7 +120,7 @@ def newest() -> Workspace:
 
 def on_new_rows(source: str) -> None:
     """Show how candidate and champion do on the test rows of one week; the report page has every slice."""
-    from pipeline.domain.model import EvaluationReport
+    from pipeline.domain.measured import EvaluationReport
 
     report = EvaluationReport.read(newest().evaluation_record)
     ours, theirs = report.slice("source", source, "candidate"), report.slice("source", source, "champion")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
-from pipeline.domain.model import Champion, EvaluationReport, Starts, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder
 from pipeline.errors import Broken, Misuse
 from pipeline.ports import Tracker

@@ -24,7 +24,7 @@ from pipeline.wiring import World, find_base
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.rows import SplitRows
+    from pipeline.evaluation.rows import Said, SplitRows
     from pipeline.params import Params
     from pipeline.steps.sweep import Sitting
 
@@ -147,6 +147,7 @@ def compare(bench: Bench, best: Trial) -> Comparison | None:
     than how often they are given. None where there is no other trial, or the eval split has no row to go by.
     """
     from pipeline.evaluation.comparison import measure
+    from pipeline.evaluation.metrics import metric as by_name
     from pipeline.evaluation.rows import read_split
     from pipeline.steps.evaluate import asked_kinds
 
@@ -166,7 +167,7 @@ def compare(bench: Bench, best: Trial) -> Comparison | None:
     answers = {
         "candidate" if number == best.number else str(number): _asked(bench, number, rows) for number in (best.number, *others)
     }
-    found = measure(rows, answers, (metric,), resamples=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed)
+    found = measure(rows, answers, [by_name(metric)], resamples=chosen.resamples, confidence=chosen.confidence, seed=chosen.seed)
     scores = {whose: values[0] for whose, values in found.values.items()}
     return Comparison(
         metric=name,
@@ -181,7 +182,7 @@ def compare(bench: Bench, best: Trial) -> Comparison | None:
     )
 
 
-def _asked(bench: Bench, number: int, rows: SplitRows) -> list[str]:
+def _asked(bench: Bench, number: int, rows: SplitRows) -> Said:
     """What a trial's adapter says to each row. Loaded by itself: weights that were tuned whole are as large as the base."""
     from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
     from pipeline.steps.evaluate import answering
@@ -191,8 +192,8 @@ def _asked(bench: Bench, number: int, rows: SplitRows) -> list[str]:
     subjects.add("candidate", bench.adapter(number))
     if rows.kinds[0] == ExampleKind.TEXT and rows.inputs[0]:
         found = subjects.log_probs("candidate", rows.inputs, rows.expected, batch_size=asked.batch_size, progress=bench.progress)
-        return [canonical_json([round(value, 6)]) for value in found]
-    return list(answering(subjects, asked, bench.progress)("candidate", rows))
+        return Said([canonical_json([round(value, 6)]) for value in found])
+    return answering(subjects, asked, bench.progress)("candidate", rows)
 
 
 def with_point(params: Params, text: str, point: Point) -> Params:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.domain.model import Champion, Comparison, EvaluationReport, MetricValue, TrainingRun
+from pipeline.domain.measured import Comparison, EvaluationReport, MetricValue
+from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import Record, Value
 from pipeline.errors import Broken, Misuse
 

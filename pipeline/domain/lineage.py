@@ -13,7 +13,8 @@ from typing import Any
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.gating import GateDecision
-from pipeline.domain.model import Champion, EvaluationReport, StageRun, Starts, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import Champion, StageRun, Starts, TrainingRun
 from pipeline.domain.record import Record, Value
 from pipeline.domain.release import Event, ModelVersion, reigns
 from pipeline.errors import Broken

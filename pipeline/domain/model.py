@@ -1,10 +1,8 @@
-"""The nouns of models: which base, what was trained, what was measured. Pure values."""
+"""The nouns of models: which base, what was trained, what holds production. What was measured of them is measured.py's."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
-
-from pydantic import Field
 
 from pipeline.domain.data import Task
 from pipeline.domain.record import FileDigest, Record, Value, digest_value
@@ -125,98 +123,3 @@ class Champion(Record):
     version: str | None = None
     training: str | None = None
     adapter_digest: str | None = None
-
-
-class MetricValue(Value):
-    """A metric over the test split with its confidence interval (bootstrap over rows; see evaluation/statistics.py)."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    rows: int
-
-
-class Subject(Value):
-    """One of those measured: `candidate`, `champion` or `base`. `identity` is its adapter digest, or the base's digest."""
-
-    name: str
-    identity: str
-    metrics: tuple[MetricValue, ...]
-
-
-class Comparison(Value):
-    """Paired difference candidate minus other, on the same rows, with its interval."""
-
-    metric: str
-    other: str
-    difference: float
-    low: float
-    high: float
-    rows: int
-
-
-class SliceValue(Value):
-    """A metric of one subject on the rows where `field` equals `value`, with its interval.
-
-    comparison: candidate minus this subject on the same rows; None for the candidate itself. Many slices make some intervals
-    miss by chance alone, so no gate reads them.
-    """
-
-    field: str
-    value: str
-    subject: str
-    metric: str
-    score: float
-    low: float
-    high: float
-    rows: int
-    comparison: Comparison | None = None
-
-
-class EvaluationReport(Record):
-    """Candidate, champion and bare base on one test split. `test` is the SHA-256 of the test file that all of them saw.
-
-    rows: those that were asked. counted: metric: how many of them are of the kinds that it counts; one not named counts all.
-    """
-
-    kind: ClassVar[str] = "evaluation_report"
-
-    training: str
-    champion: str
-    splits: str
-    test: str
-    rows: int
-    subjects: tuple[Subject, ...]
-    comparisons: tuple[Comparison, ...]
-    slices: tuple[SliceValue, ...]
-    predictions: FileDigest
-    params: dict[str, Any]
-    counted: dict[str, int] = Field(default_factory=dict)
-
-    @property
-    def parents(self) -> tuple[str, ...]:
-        return (self.training, self.champion, self.splits)
-
-    @property
-    def primary_rows(self) -> int:
-        """The rows that the first metric counts."""
-        return self.rows_of(next(iter(self.params.get("metrics", ())), ""))
-
-    def rows_of(self, metric: str) -> int:
-        """The rows that `metric` counts."""
-        return self.counted.get(metric, self.rows)
-
-    def subject(self, name: str) -> Subject | None:
-        return next((s for s in self.subjects if s.name == name), None)
-
-    def metric(self, subject: str, metric: str) -> MetricValue | None:
-        found = self.subject(subject)
-        return next((m for m in found.metrics if m.metric == metric), None) if found else None
-
-    def slice(self, field: str, value: str, subject: str) -> SliceValue | None:
-        wanted = (field, value, subject)
-        return next((s for s in self.slices if (s.field, s.value, s.subject) == wanted), None)
-
-    def comparison(self, other: str, metric: str) -> Comparison | None:
-        return next((c for c in self.comparisons if c.other == other and c.metric == metric), None)

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 
 from pipeline.domain.gating import DIFFERS_FROM_BASE
-from pipeline.domain.model import Comparison, MetricValue, SliceValue
+from pipeline.domain.measured import Comparison, MetricValue, SliceValue
 from pipeline.errors import Broken
-from pipeline.evaluation.metrics import METRICS, Metric, metric
-from pipeline.evaluation.rows import SplitRows
+from pipeline.evaluation.metrics import METRICS, Metric
+from pipeline.evaluation.rows import Said, SplitRows
 from pipeline.evaluation.statistics import Interval, Numbers, Statistic, mean, paired_bootstrap
 
 SLICE_VALUES = 30
@@ -35,44 +35,49 @@ class Measured:
 
 def measure(
     rows: SplitRows,
-    answers: Mapping[str, Sequence[str]],
-    metrics: Sequence[str],
+    said: Mapping[str, Said],
+    metrics: Sequence[Metric],
     *,
     slices: Sequence[str] = (),
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 7,
 ) -> Measured:
-    """Measure all subjects of `answers` (candidate, champion, base; an answer a row) with `metrics`, the first being primary.
+    """Measure all subjects of `said` (candidate and any others) with `metrics`, the first being primary.
 
     A metric counts the rows of its own kinds. The candidate is compared with each of the others on every metric, paired by row
     and resampled by group. Besides the metrics, the candidate gets DIFFERS_FROM_BASE, over all rows, when the base is there.
     Raises Broken when a subject did not answer every row.
     """
-    for subject, given in answers.items():
-        if len(given) != len(rows):
-            raise Broken(f"{subject} gave {len(given)} answers to {len(rows)} test rows")
-    chosen = [metric(name) for name in dict.fromkeys(metrics)]
+    for subject, whole in said.items():
+        if len(whole) != len(rows):
+            raise Broken(f"{subject} gave {len(whole)} answers to {len(rows)} test rows")
+    chosen = list(dict.fromkeys(metrics))
     drawn = partial(paired_bootstrap, resamples=resamples, confidence=confidence, seed=seed)
-    others = [subject for subject in answers if subject != "candidate"] if "candidate" in answers else []
+    others = [subject for subject in said if subject != "candidate"] if "candidate" in said else []
     values: dict[tuple[str, str], Interval] = {}
     differences: dict[tuple[str, str], Interval] = {}
     scores: dict[tuple[str, str], Numbers] = {}
     for measured in chosen:
         places = rows.places(measured.kinds)
-        counted, said = rows.only(places), {subject: [given[at] for at in places] for subject, given in answers.items()}
-        statistics = {subject: measured.statistic(counted.expected, given) for subject, given in said.items()}
-        found = drawn(statistics, counted.groups, pairs=[("candidate", other) for other in others])
+        counted, given = rows.only(places), {subject: whole.only(places) for subject, whole in said.items()}
+        statistics = {s: one for s, told in given.items() if (one := measured.statistic(counted, told)) is not None}
+        found = drawn(statistics, counted.groups, pairs=[("candidate", o) for o in others if {o, "candidate"} <= set(statistics)])
         values |= {(subject, measured.name): interval for subject, interval in found.values.items()}
         differences |= {(other, measured.name): interval for (_, other), interval in found.differences.items()}
-        scores |= _row_scores(measured, counted, said, places, len(rows))
-    if "candidate" in answers and "base" in answers:
-        differs = {"candidate": _differing(answers["candidate"], answers["base"])}
+        scores |= _row_scores(measured, counted, given, places, len(rows))
+    if "candidate" in said and "base" in said:
+        differs = {"candidate": _differing(said["candidate"].texts, said["base"].texts)}
         values["candidate", DIFFERS_FROM_BASE] = drawn(differs, rows.groups).values["candidate"]
     return Measured(
-        values={subject: _values(subject, values) for subject in answers},
-        comparisons=tuple(_comparison(m.name, other, differences[other, m.name]) for other in others for m in chosen),
-        slices=tuple(_slices(rows, answers, chosen[0], slices, resamples=resamples, confidence=confidence, seed=seed)),
+        values={subject: _values(subject, values) for subject in said},
+        comparisons=tuple(
+            _comparison(m.name, other, differences[other, m.name])
+            for other in others
+            for m in chosen
+            if (other, m.name) in differences
+        ),
+        slices=tuple(_slices(rows, said, chosen[0], slices, resamples=resamples, confidence=confidence, seed=seed)),
         scores=scores,
     )
 
@@ -90,12 +95,12 @@ def _differing(candidate: Sequence[str], base: Sequence[str]) -> Statistic:
 
 
 def _row_scores(
-    measured: Metric, counted: SplitRows, said: Mapping[str, Sequence[str]], places: Sequence[int], rows: int
+    measured: Metric, counted: SplitRows, said: Mapping[str, Said], places: Sequence[int], rows: int
 ) -> dict[tuple[str, str], Numbers]:
     """Scores of (subject, metric), a row of the test split each: NaN for those that the metric does not count."""
     scores = {}
     for subject, given in said.items():
-        found = measured.scores(counted.expected, given)
+        found = measured.scores(counted, given)
         if found is not None:
             scores[subject, measured.name] = spread = np.full(rows, np.nan)
             spread[list(places)] = found
@@ -116,7 +121,7 @@ def _comparison(metric: str, other: str, found: Interval) -> Comparison:
 
 def _slices(
     rows: SplitRows,
-    answers: Mapping[str, Sequence[str]],
+    said: Mapping[str, Said],
     primary: Metric,
     fields: Sequence[str],
     *,
@@ -125,10 +130,10 @@ def _slices(
     seed: int,
 ) -> Iterator[SliceValue]:
     used, places = slice_metric(primary), rows.places(primary.kinds)
-    rows, answers = rows.only(places), {subject: [given[at] for at in places] for subject, given in answers.items()}
-    scores = {subject: used.scores(rows.expected, given) for subject, given in answers.items()}
+    rows, said = rows.only(places), {subject: whole.only(places) for subject, whole in said.items()}
+    scores = {subject: used.scores(rows, given) for subject, given in said.items()}
     groups = np.array(rows.groups, dtype=object)
-    pairs = [("candidate", other) for other in answers if other != "candidate"] if "candidate" in answers else []
+    pairs = [("candidate", other) for other in said if other != "candidate"] if "candidate" in said else []
     for field in dict.fromkeys(fields):
         values = np.array(rows.field(field), dtype=object)
         counts = Counter(value for value in values if value is not None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.metrics import Metric
-from pipeline.evaluation.rows import Predictions
+from pipeline.evaluation.rows import Predictions, Said, SplitRows
 
 ANOTHER = "(another)"
 """Stands for answers that are no label of the test split."""
@@ -44,7 +44,8 @@ def _scores(predictions: Predictions, metric: Metric, subject: str) -> Sequence[
     """Those that were measured, else (accuracy, where macro-F1 was asked for) those of all rows."""
     if (subject, metric.name) in predictions.scores:
         return predictions.scores[subject, metric.name]
-    found = metric.scores(predictions.expected, predictions.answers[subject])
+    rows = SplitRows(predictions.ids, predictions.groups, [], predictions.expected, [], [])
+    found = metric.scores(rows, Said(predictions.answers[subject]))
     return [None] * len(predictions.ids) if found is None else found.tolist()
 
 

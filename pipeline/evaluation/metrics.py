@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.domain.data import ExampleKind
 from pipeline.errors import Broken, Misuse
 from pipeline.evaluation.likelihoods import PAIRED, prefers_chosen, text_likelihood
+from pipeline.evaluation.rows import Said, SplitRows
 from pipeline.evaluation.statistics import Numbers, Statistic, mean, point
 
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
@@ -36,21 +37,17 @@ class Metric:
     kinds: frozenset[ExampleKind]
     row: Callable[[str, str], float] | None
 
-    def scores(self, expected: Sequence[str], answers: Sequence[str]) -> Numbers | None:
+    def scores(self, rows: SplitRows, said: Said) -> Numbers | None:
         """Per-row scores, shape (rows,); None where the metric has none."""
-        _check_lengths(expected, answers)
+        _check_lengths(rows.expected, said.texts)
         if self.row is None:
             return None
-        return np.array([self.row(e, a) for e, a in zip(expected, answers, strict=True)], dtype=np.float64)
+        return np.array([self.row(e, a) for e, a in zip(rows.expected, said.texts, strict=True)], dtype=np.float64)
 
-    def statistic(self, expected: Sequence[str], answers: Sequence[str]) -> Statistic:
-        """The metric as something that can be resampled."""
-        scores = self.scores(expected, answers)
-        return confusion_f1(expected, answers) if scores is None else mean(scores)
-
-    def value(self, expected: Sequence[str], answers: Sequence[str]) -> float:
-        """The metric over all rows; 0 if there are none."""
-        return point(self.statistic(expected, answers))
+    def statistic(self, rows: SplitRows, said: Said) -> Statistic | None:
+        """The metric as something that can be resampled; None where this subject cannot be measured by it."""
+        scores = self.scores(rows, said)
+        return confusion_f1(rows.expected, said.texts) if scores is None else mean(scores)
 
 
 def exact_match(expected: str, answer: str) -> float:

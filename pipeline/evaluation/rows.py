@@ -15,11 +15,13 @@ from typing import Any
 
 from pipeline.domain.curated import SplitSide
 from pipeline.domain.data import EXAMPLE_COLUMNS
+from pipeline.domain.measured import BASE, CANDIDATE, CHAMPION, Rung
 from pipeline.domain.record import FileDigest, digest_bytes, digest_file
 from pipeline.errors import Broken, Tampered
 from pipeline.evaluation.statistics import Numbers
 
-SUBJECTS = ("candidate", "champion", "base")
+SUBJECTS = (CANDIDATE, CHAMPION, BASE, *(rung.value for rung in Rung))
+"""All that predictions may be of, in the order in which they are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,23 @@ class SplitRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What one subject said to rows: a text each (an answer, a label, or log-probabilities; see likelihoods.py), and, of labels,
+    the probability that it gave the one it said; None where it has none to give."""
+
+    texts: Sequence[str]
+    confidences: Sequence[float] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def only(self, places: Sequence[int]) -> Said:
+        """What was said to the rows at `places`."""
+        sure = self.confidences
+        return Said([self.texts[at] for at in places], None if sure is None else [sure[at] for at in places])
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """What predictions.parquet holds: answers[subject] and scores[subject, metric], a value a row (None: it is not counted)."""
 
@@ -91,7 +110,7 @@ def read_split(folder: Path, side: SplitSide, kinds: Collection[str] | None = No
 
 
 def write_predictions(
-    folder: Path, rows: SplitRows, answers: Mapping[str, Sequence[str]], scores: Mapping[tuple[str, str], Numbers]
+    folder: Path, rows: SplitRows, said: Mapping[str, Said], scores: Mapping[tuple[str, str], Numbers]
 ) -> FileDigest:
     """Write `folder`/predictions.parquet and describe it; NaN is no score. The same rows and answers give the same bytes."""
     import pyarrow as pa
@@ -99,8 +118,9 @@ def write_predictions(
 
     columns: dict[str, Any] = {
         name: pa.array(values, pa.string())
-        for name, values in {"id": rows.ids, "group": rows.groups, "expected": rows.expected, **answers}.items()
+        for name, values in {"id": rows.ids, "group": rows.groups, "expected": rows.expected}.items()
     }
+    columns |= {subject: pa.array(given.texts, pa.string()) for subject, given in said.items()}
     for (subject, metric), values in scores.items():
         columns[f"{subject}_{metric}"] = pa.array(values, pa.float64(), from_pandas=True)
     path = folder / "predictions.parquet"

@@ -7,19 +7,23 @@ backends/params_file.py's work. No defaults come from the environment: what a ru
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from pipeline.domain.data import Task
+from pipeline.domain.measured import NET_WINS, SuiteKind
 from pipeline.params.chains import chain_problems
 from pipeline.params.curate import CurateParams as CurateParams
 from pipeline.params.curate import LeakParams as LeakParams
 from pipeline.params.curate import NearDuplicates as NearDuplicates
 from pipeline.params.curate import SplitParams as SplitParams
 from pipeline.params.drift import DriftParams as DriftParams
+from pipeline.params.evaluate import LABEL_METRICS as LABEL_METRICS
+from pipeline.params.evaluate import EvaluateParams as EvaluateParams
 from pipeline.params.explore import AdviseParams as AdviseParams
 from pipeline.params.explore import ExploreParams as ExploreParams
+from pipeline.params.gate import GateParams as GateParams
 from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
@@ -70,33 +74,6 @@ class ValidateParams(Section):
     """classify: a label with fewer rows can be neither learned nor measured."""
 
 
-class EvaluateParams(Section):
-    metrics: Annotated[
-        tuple[Literal["exact_match", "token_f1", "json_valid", "prefers_chosen", "text_likelihood", "accuracy", "macro_f1"], ...],
-        Field(min_length=1, strict=False),
-    ] = ("exact_match", "token_f1")
-    """The first is the primary one. Each counts the test rows of its own kinds: prefers_chosen those of preference and ranking,
-    text_likelihood texts, accuracy and macro_f1 labels, the others answers and calls. docs/metrics.md has the table."""
-    slices: Annotated[tuple[str, ...], Field(strict=False)] = ()
-    """Fields (label, source, or any metadata field) to break the primary metric down by."""
-    batch_size: Count = 32
-    max_new_tokens: Count = 128
-    resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-    seed: int = 7
-
-
-class GateParams(Section):
-    min_test_rows: Count = 100
-    """Fewer that the primary metric counts are insufficient, which never passes."""
-    thresholds: dict[str, float] = {}
-    """Metric: the least value; the lower end of the interval must reach it."""
-    not_worse_than_champion: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Metric: margin; the lower end of (candidate - champion) must be above -margin."""
-    better_than_base: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """Metric: margin; the lower end of (candidate - bare base) must be above it."""
-
-
 class ReleaseParams(Section):
     stages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("staging", "production")
     promote_on_pass: str | None = None
@@ -141,13 +118,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
         problems: list[str] = []
-        labels = {"accuracy", "macro_f1"}
-        for metric in (m for m in self.evaluate.metrics if (m in labels) is not (self.model.task is Task.CLASSIFY)):
-            problems.append(f"evaluate.metrics: {metric} does not fit the task {self.model.task}")
-        for key in ("thresholds", "not_worse_than_champion", "better_than_base"):
-            for metric in getattr(self.gate, key):
-                if metric not in self.evaluate.metrics:
-                    problems.append(f"gate.{key}.{metric}: not among evaluate.metrics, so the gate could never see it")
+        problems += self._evaluation_problems()
         for place, format in self._formats():
             if format not in ("auto", "classification") and self.model.task is Task.CLASSIFY:
                 problems.append(f"{place}: {format} rows have no label, which the task classify needs")
@@ -162,6 +133,45 @@ class Params(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _evaluation_problems(self) -> list[str]:
+        """Metrics that the task has no rows for, and rules of the gate about what is not measured."""
+        evaluate, gate, task = self.evaluate, self.gate, self.model.task
+        problems = [
+            f"evaluate.metrics: {metric} does not fit the task {task}"
+            for metric in evaluate.metrics
+            if (metric in LABEL_METRICS) is not (task is Task.CLASSIFY)
+        ]
+        suites = {suite.name: suite.kind for suite in evaluate.suites}
+        measured = set(evaluate.metrics)
+        compared = measured | ({NET_WINS} if evaluate.judge else set())
+        for key, known in (
+            ("thresholds", measured),
+            ("not_worse_than_champion", compared),
+            ("better_than_champion", compared),
+            ("better_than_base", compared),
+            ("worth_tuning", measured),
+        ):
+            for metric in getattr(gate, key):
+                if metric not in known:
+                    problems.append(f"gate.{key}.{metric}: not among evaluate.metrics, so the gate could never see it")
+        for key in ("suites", "forgetting"):
+            for name in getattr(gate, key):
+                if suites.get(name) in (None, SuiteKind.CANARIES):
+                    problems.append(f"gate.{key}.{name}: no suite of evaluate.suites with a score is called so")
+        for field in gate.slices:
+            if field not in evaluate.slices:
+                problems.append(f"gate.slices.{field}: not among evaluate.slices, so the gate could never see it")
+        if gate.exposure is not None and SuiteKind.CANARIES not in suites.values():
+            problems.append("gate.exposure: needs a suite of the kind canaries in evaluate.suites")
+        if gate.ceilings.per_thousand is not None and evaluate.cost.price_per_hour is None:
+            problems.append("gate.ceilings.per_thousand: needs evaluate.cost.price_per_hour")
+        if task is Task.CLASSIFY and evaluate.judge is not None:
+            problems.append("evaluate.judge: labels are right or wrong; only answers of the task generate are judged")
+        for suite in evaluate.suites:
+            if task is Task.CLASSIFY and suite.kind not in (SuiteKind.EDGE_CASES, SuiteKind.PERTURBED):
+                problems.append(f"evaluate.suites.{suite.name}: {suite.kind} needs a model that writes, not one that labels")
+        return problems
 
     def _formats(self) -> list[tuple[str, str]]:
         """(where it stands, format) of what all sources say, and of each entry that says another."""

@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING
 
 from pipeline.domain.curated import Splits
 from pipeline.domain.data import LEARNED_KINDS, ExampleKind, Task
-from pipeline.domain.model import Champion, EvaluationReport, Subject, TrainingRun
+from pipeline.domain.measured import EvaluationReport, Subject
+from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import describe_files, digest_value, first_difference
 from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.evaluation.comparison import measure
 from pipeline.evaluation.likelihoods import WEIGHED, weigh
 from pipeline.evaluation.metrics import metric
-from pipeline.evaluation.rows import SplitRows, read_split, write_predictions
+from pipeline.evaluation.rows import Said, SplitRows, read_split, write_predictions
 from pipeline.params import EvaluateParams, ModelParams
 from pipeline.ports import Progress, silent
 
 if TYPE_CHECKING:
     from pipeline.modeling.answering.generate import Subjects
 
-Answer = Callable[[str, SplitRows], Sequence[str]]
-"""Given a subject (candidate, champion or base) and the test rows: its answers, labels, or log-probabilities (see
-evaluation/likelihoods.py), one a row."""
+Answer = Callable[[str, SplitRows], Said]
+"""Given a subject (candidate, champion or base) and the test rows: what it said, a text a row."""
 
 CENTROID_ROWS = 50
 """Training rows a label that the bare base's labels are made of: more move the means little and cost an embedding each."""
@@ -86,17 +86,17 @@ def evaluate_rows(
     subjects = {"candidate": training.adapter_digest, "base": training.base.digest}
     if champion.adapter_digest is not None:
         subjects = {"candidate": training.adapter_digest, "champion": champion.adapter_digest, "base": training.base.digest}
-    answers = {name: list(answer(name, rows)) if len(rows) else [] for name in subjects}
+    said = {name: answer(name, rows) if len(rows) else Said([]) for name in subjects}
     measured = measure(
         rows,
-        answers,
-        params.metrics,
+        said,
+        [metric(name) for name in params.metrics],
         slices=params.slices,
         resamples=params.resamples,
         confidence=params.confidence,
         seed=params.seed,
     )
-    predictions = write_predictions(out, rows, answers, measured.scores)
+    predictions = write_predictions(out, rows, said, measured.scores)
     report = EvaluationReport(
         training=training.digest,
         champion=champion.digest,
@@ -183,21 +183,21 @@ def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = s
         return list(subjects.log_probs(name, inputs, outputs, batch_size=params.batch_size, progress=progress))
 
     def ask(name: str, rows: SplitRows) -> list[str]:
-        if rows.kinds[0] == ExampleKind.LABEL:
-            found = subjects.predict(name, rows.inputs, batch_size=params.batch_size, progress=progress)
-            return [prediction.label for prediction in found]
         if rows.kinds[0] in WEIGHED:
             return weigh(rows.inputs, rows.expected, rows.kinds, partial(log_probs, name))
         options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
         return subjects.answers(name, rows.inputs, progress=progress, **options)
 
-    def answer(name: str, rows: SplitRows) -> list[str]:
+    def answer(name: str, rows: SplitRows) -> Said:
+        if set(rows.kinds) == {ExampleKind.LABEL}:
+            found = subjects.predict(name, rows.inputs, batch_size=params.batch_size, progress=progress)
+            return Said([prediction.label for prediction in found], [prediction.score for prediction in found])
         said = [""] * len(rows)
-        for kinds in ({ExampleKind.LABEL}, WEIGHED, {ExampleKind.ANSWER, ExampleKind.CALL}):
+        for kinds in (WEIGHED, {ExampleKind.ANSWER, ExampleKind.CALL}):
             places = rows.places(kinds)
             for at, given in zip(places, ask(name, rows.only(places)) if places else (), strict=True):
                 said[at] = given
-        return said
+        return Said(said)
 
     return answer
 
@@ -225,9 +225,9 @@ def _labelled(train: SplitRows) -> tuple[list[str], list[str]]:
     return [train.inputs[at] for at in chosen], [train.expected[at] for at in chosen]
 
 
-def _nobody(name: str, rows: SplitRows) -> list[str]:
+def _nobody(name: str, rows: SplitRows) -> Said:
     """Answers an empty test split, for which no model need be loaded."""
-    return []
+    return Said([])
 
 
 def _task_of(adapter: Path) -> str | None:

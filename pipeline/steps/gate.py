@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.domain.gating import GateDecision, GatePolicy, decide
-from pipeline.domain.model import EvaluationReport, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import TrainingRun
 from pipeline.params import GateParams
 
 
@@ -14,7 +15,7 @@ def gate(evaluation: EvaluationReport, training: TrainingRun, params: GateParams
 
     Raises Misuse when the evaluation is of another candidate, Broken when it holds impossible numbers.
     """
-    decision = decide(evaluation, training, GatePolicy(**params.model_dump()))
+    decision = decide(evaluation, training, GatePolicy(**params.model_dump(include=set(GatePolicy.model_fields))))
     if out is not None:
         decision.write(out / "decision.json")
     return decision

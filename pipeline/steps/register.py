@@ -9,7 +9,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from pipeline.domain.gating import GateDecision, Outcome
-from pipeline.domain.model import EvaluationReport, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import TrainingRun
 from pipeline.domain.proof import adapter_folder, recordable_files
 from pipeline.domain.release import Event, EventKind, ModelVersion, registrations, version_record
 from pipeline.domain.wording import check_words

@@ -13,7 +13,8 @@ from typing import Any
 from pipeline.domain.curated import Curation, Splits
 from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import DIFFERS_FROM_BASE, GateCheck, GateDecision, Outcome
-from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import Champion, TrainingRun
 from pipeline.evaluation.comparison import slice_metric
 from pipeline.evaluation.disagreements import confusion, flips
 from pipeline.evaluation.metrics import METRICS, metric

@@ -12,10 +12,11 @@ import pyarrow.parquet as parquet
 
 from pipeline.domain.curated import Frozen, SplitFile, Splits, SplitSide
 from pipeline.domain.data import Example, ExampleKind, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot, example_id
-from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, StageRun, Starts, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import BaseModelRef, Champion, StageRun, Starts, TrainingRun
 from pipeline.domain.record import canonical_json, describe_files, digest_file, digest_value
 from pipeline.domain.tuning import Objective, Tuner
-from pipeline.evaluation.rows import SplitRows, read_split
+from pipeline.evaluation.rows import Said, SplitRows, read_split
 from pipeline.params import EvaluateParams
 from pipeline.steps.evaluate import evaluate_rows
 
@@ -46,11 +47,11 @@ class World:
         """Answer the given share of rows rightly, picked by the seed and the subject, the others with the next label."""
         wrong = dict(zip(LABELS, (*LABELS[1:], LABELS[0]), strict=True))
 
-        def answer(subject: str, asked: SplitRows) -> list[str]:
+        def answer(subject: str, asked: SplitRows) -> Said:
             assert asked == self.rows
             rows = len(asked)
             hit = set(random.Random(f"{seed} {subject}").sample(range(rows), round(right[subject] * rows)))
-            return [e if at in hit else wrong[e] for at, e in enumerate(self.rows.expected)]
+            return Said([e if at in hit else wrong[e] for at, e in enumerate(self.rows.expected)])
 
         chosen = params or EvaluateParams(metrics=("accuracy", "macro_f1"), slices=("label", "channel"), resamples=400)
         return evaluate_rows(

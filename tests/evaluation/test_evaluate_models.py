@@ -18,7 +18,8 @@ from modeling_kit import CITIES, build_tiny_base, model_params, run, train_param
 from pipeline.domain.curated import SplitFile, Splits, SplitSide
 from pipeline.domain.data import Snapshot, SourceFile, Task, ValidationReport, messages_to_input
 from pipeline.domain.gating import DIFFERS_FROM_BASE, Outcome
-from pipeline.domain.model import Champion, EvaluationReport, TrainingRun
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import digest_file
 from pipeline.evaluation.rows import read_predictions
 from pipeline.params import EvaluateParams, GateParams

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 import pytest
+from asked_rows import value_of
 from evaluated_world import LABELS, World, make_world, without_champion
 
 from pipeline.domain.data import Task
 from pipeline.domain.gating import DIFFERS_FROM_BASE, Outcome
-from pipeline.domain.model import Champion, EvaluationReport
+from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.model import Champion
 from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.evaluation.comparison import SLICE_VALUES, measure
 from pipeline.evaluation.metrics import METRICS
-from pipeline.evaluation.rows import SplitRows, read_predictions, read_split
+from pipeline.evaluation.rows import Said, SplitRows, read_predictions, read_split
 from pipeline.params import EvaluateParams, GateParams, ModelParams
 from pipeline.steps.evaluate import check_inputs, evaluate
 from pipeline.steps.gate import gate
@@ -42,8 +44,8 @@ def test_report_holds_what_was_measured(world: World) -> None:
     assert found.ids == world.rows.ids
     for subject in report.subjects:
         answers = found.answers[subject.name]
-        assert report.metric(subject.name, "accuracy").value == pytest.approx(METRICS["accuracy"].value(found.expected, answers))
-        assert report.metric(subject.name, "macro_f1").value == pytest.approx(METRICS["macro_f1"].value(found.expected, answers))
+        assert report.metric(subject.name, "accuracy").value == pytest.approx(value_of("accuracy", found.expected, answers))
+        assert report.metric(subject.name, "macro_f1").value == pytest.approx(value_of("macro_f1", found.expected, answers))
         assert sum(found.scores[subject.name, "accuracy"]) / 160 == pytest.approx(report.metric(subject.name, "accuracy").value)
     gain = report.metric("candidate", "accuracy").value - report.metric("base", "accuracy").value
     assert report.comparison("base", "accuracy").difference == pytest.approx(gain)
@@ -75,7 +77,7 @@ def test_slices_add_up(world: World) -> None:
 def test_slices_of_macro_f1_are_accuracy_and_capped() -> None:
     many = [f"label {at % 50:02}" for at in range(120)]
     rows = SplitRows([str(at) for at in range(120)], [str(at) for at in range(120)], many, many, ["{}"] * 120, ["f"] * 120)
-    found = measure(rows, {"candidate": many}, ["macro_f1"], slices=["label", "source", "absent"], resamples=200)
+    found = measure(rows, {"candidate": Said(many)}, [METRICS["macro_f1"]], slices=["label", "source", "absent"], resamples=200)
     assert {s.metric for s in found.slices} == {"accuracy"}
     assert len([s for s in found.slices if s.field == "label"]) == SLICE_VALUES
     assert [(s.value, s.rows) for s in found.slices if s.field == "source"] == [("f", 120)]
@@ -203,4 +205,6 @@ def test_a_champion_of_another_task_is_refused(tmp_path: Path) -> None:
 
 def test_a_subject_that_skips_rows_is_refused(world: World) -> None:
     with pytest.raises(Broken, match="base gave 159 answers to 160"):
-        measure(world.rows, {"candidate": world.rows.expected, "base": world.rows.expected[1:]}, ["accuracy"])
+        measure(
+            world.rows, {"candidate": Said(world.rows.expected), "base": Said(world.rows.expected[1:])}, [METRICS["accuracy"]]
+        )

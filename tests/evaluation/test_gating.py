@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from pipeline.domain.data import Task
 from pipeline.domain.gating import DIFFERS_FROM_BASE, GateDecision, GatePolicy, Outcome, decide
-from pipeline.domain.model import (
-    BaseModelRef,
-    Champion,
-    Comparison,
-    EvaluationReport,
-    MetricValue,
-    Subject,
-    TrainingRun,
-)
+from pipeline.domain.measured import Comparison, EvaluationReport, MetricValue, Subject
+from pipeline.domain.model import BaseModelRef, Champion, TrainingRun
 from pipeline.domain.record import FileDigest
 from pipeline.errors import Broken, Misuse
 from pipeline.params import GateParams

@@ -17,7 +17,7 @@ from pipeline.domain.gating import DIFFERS_FROM_BASE, Outcome
 from pipeline.domain.record import canonical_json
 from pipeline.errors import Broken
 from pipeline.evaluation.likelihoods import prefers_chosen, text_likelihood, weigh
-from pipeline.evaluation.rows import SplitRows, read_predictions
+from pipeline.evaluation.rows import Said, SplitRows, read_predictions
 from pipeline.params import EvaluateParams, GateParams
 from pipeline.steps.evaluate import asked_kinds, evaluate_rows
 from pipeline.steps.gate import gate
@@ -103,7 +103,7 @@ def test_rows_of_both_sorts_are_each_counted_by_their_own_metric(tmp_path: Path)
     expected = [pair if kind == ExampleKind.PREFERENCE else text for kind, text in zip(kinds, world.rows.expected, strict=True)]
     rows = replace(world.rows, kinds=kinds, expected=expected)
 
-    def answer(subject: str, asked: SplitRows) -> list[str]:
+    def answer(subject: str, asked: SplitRows) -> Said:
         assert asked == rows
         said = []
         for at, (kind, text) in enumerate(zip(asked.kinds, asked.expected, strict=True)):
@@ -112,7 +112,7 @@ def test_rows_of_both_sorts_are_each_counted_by_their_own_metric(tmp_path: Path)
                 said.append("[-1.0,-2.0]" if right else "[-2.0,-1.0]")
             else:
                 said.append(text if subject == "candidate" else "who knows")
-        return said
+        return Said(said)
 
     params = EvaluateParams(metrics=("prefers_chosen", "exact_match"), slices=("source",), resamples=300)
     found = evaluate_rows(world.training, world.champion, world.splits, params, rows, answer=answer, out=tmp_path / "evaluation")
@@ -158,8 +158,8 @@ def test_a_metric_without_a_row_of_its_kind_is_insufficient(tmp_path: Path) -> N
     world = make_world(tmp_path, 60, task=Task.GENERATE)
     rows = replace(world.rows, kinds=[ExampleKind.ANSWER] * 60)
 
-    def answer(subject: str, asked: SplitRows) -> list[str]:
-        return [text if subject == "candidate" else "?" for text in asked.expected]
+    def answer(subject: str, asked: SplitRows) -> Said:
+        return Said([text if subject == "candidate" else "?" for text in asked.expected])
 
     params = EvaluateParams(metrics=("exact_match", "prefers_chosen"), resamples=200)
     found = evaluate_rows(world.training, world.champion, world.splits, params, rows, answer=answer, out=tmp_path / "evaluation")

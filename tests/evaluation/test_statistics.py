@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from asked_rows import statistic_of, value_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import Broken
 from pipeline.evaluation import statistics
-from pipeline.evaluation.metrics import METRICS, confusion_f1
+from pipeline.evaluation.metrics import confusion_f1
 from pipeline.evaluation.statistics import Interval, mean, paired_bootstrap
 
 
@@ -67,7 +68,7 @@ def test_groups_widen_the_interval() -> None:
 def test_a_subject_differs_from_itself_by_exactly_nothing(metric: str) -> None:
     source = np.random.default_rng(7)
     expected, answers = source.choice(list("abc"), 90).tolist(), source.choice(list("abcd"), 90).tolist()
-    same = {name: METRICS[metric].statistic(expected, answers) for name in ("a", "b")}
+    same = {name: statistic_of(metric, expected, answers) for name in ("a", "b")}
     assert paired_bootstrap(same, own(90), pairs=[("a", "b")]).differences["a", "b"] == Interval(0.0, 0.0, 0.0, 90)
 
 
@@ -81,7 +82,7 @@ def test_macro_f1_resamples_are_macro_f1() -> None:
     by_hand = []
     for times in np.concatenate(list(statistics._multiplicities(50, 200, 9, 200))):
         rows = [row for place, row in enumerate(order) for _ in range(int(times[place]))]
-        by_hand.append(METRICS["macro_f1"].value(expected[rows].tolist(), answers[rows].tolist()))
+        by_hand.append(value_of("macro_f1", expected[rows].tolist(), answers[rows].tolist()))
     assert drawn == pytest.approx(by_hand, abs=1e-8)
 
 
@@ -129,7 +130,7 @@ def test_nan_is_refused() -> None:
 def test_intervals_are_finite_and_hold_their_value(rows: list[tuple[str, str, str, int]], seed: int) -> None:
     expected, groups = [r[0] for r in rows], [str(r[3]) for r in rows]
     asked = {
-        (who, name): METRICS[name].statistic(expected, [r[at] for r in rows])
+        (who, name): statistic_of(name, expected, [r[at] for r in rows])
         for at, who in ((1, "a"), (2, "b"))
         for name in ("accuracy", "macro_f1")
     }

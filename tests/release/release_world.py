@@ -16,7 +16,8 @@ from pipeline.backends.ledger import SqlLedger
 from pipeline.domain.curated import Curation, Frozen, SplitFile, Splits, SplitSide
 from pipeline.domain.data import CheckResult, Shard, Snapshot, SourceFile, Task, ValidationReport, empty_snapshot
 from pipeline.domain.gating import GateCheck, GateDecision, Outcome
-from pipeline.domain.model import BaseModelRef, Champion, EvaluationReport, MetricValue, StageRun, Starts, Subject, TrainingRun
+from pipeline.domain.measured import EvaluationReport, MetricValue, Subject
+from pipeline.domain.model import BaseModelRef, Champion, StageRun, Starts, TrainingRun
 from pipeline.domain.record import FileDigest, describe_files, digest_bytes, digest_file, digest_value
 from pipeline.domain.release import ModelVersion, ReleaseRecord
 from pipeline.domain.tuning import Objective, Tuner

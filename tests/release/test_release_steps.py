@@ -16,7 +16,7 @@ from release_world import MODEL, STAGES, World
 from pipeline.backends.ledger_seal import SealFile
 from pipeline.backends.ledger_store import EventStore
 from pipeline.domain.gating import Outcome
-from pipeline.domain.model import EvaluationReport
+from pipeline.domain.measured import EvaluationReport
 from pipeline.domain.release import EventKind, ModelVersion, holder, stack
 from pipeline.errors import Broken, Conflict, Misuse, Tampered, TryLater
 from pipeline.steps.approve import approve
