@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.curation.languages import language
 from pipeline.domain.drift import DriftReport
 from pipeline.params.drift import DriftParams
+from pipeline.spoken.languages import language
 from pipeline.steps.drift import Side, judge
 
 Rows = list[dict[str, str]]

@@ -96,6 +96,36 @@ class Detector(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Two answers to one conversation (Example.input), between which a judge is to choose."""
+
+    input: str
+    first: str
+    second: str
+
+
+class Judge(Protocol):
+    """Says which of two answers is better. A verdict is None where there is none to be had: never a guess, never an error."""
+
+    @property
+    def name(self) -> str:
+        """What records call it."""
+        ...
+
+    def prefer(self, asked: Sequence[Question], *, progress: Progress = ...) -> list[float | None]:
+        """Of each question: 1 the first answer is better, 0 the second, 0.5 neither, None no verdict."""
+        ...
+
+    def holds(self, rubric: str, prompt: str, answer: str) -> bool | None:
+        """Whether what `rubric` says of an answer is true of this one. prompt: a conversation (Example.input), or a text."""
+        ...
+
+    def why_not(self) -> str:
+        """Why verdicts are missing, in words, most frequent reason first; empty when none is."""
+        ...
+
+
 class Expectations(Protocol):
     """Runs an expectation suite over a Parquet file. Results carry `error` when an expectation itself broke."""
 

@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.curation.languages import UNKNOWN
 from pipeline.curation.lengths import Lengths
 from pipeline.curation.reasons import MEANINGS, Code
 from pipeline.curation.sketches import distinct
 from pipeline.curation.statistics import Counted, Statistics
 from pipeline.domain.data import Snapshot, SourceFile, Task
+from pipeline.spoken.languages import UNKNOWN
 
 SPLIT = "snapshot"
 """What `datasets.load_dataset` calls the rows. Not `train`: rows that are held out are among them."""

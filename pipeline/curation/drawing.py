@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.shards import read_tables
 from pipeline.domain.data import ExampleKind, Shard, Snapshot, SourceFile
+from pipeline.spoken.plain_text import input_text, output_text
 
 COLUMNS = ("id", "group", "input", "output", "source", "kind")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.shards import read_tables
 from pipeline.domain.data import ExampleKind, Snapshot
 from pipeline.domain.exploration import Shown
+from pipeline.spoken.plain_text import input_text, output_text
 
 _COLUMNS = ("id", "kind", "input", "output", "source", "line")
 

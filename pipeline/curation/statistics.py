@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from pipeline.curation import lengths
-from pipeline.curation.languages import language, scripts
 from pipeline.curation.lengths import Lengths
-from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.sketches import Sketch, union
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.record import Value, canonical_json
+from pipeline.spoken.languages import language, scripts
+from pipeline.spoken.plain_text import input_text, output_text
 
 COLUMNS = ("id", "group", "input", "output", "meta", "source", "kind")
 """The columns that are looked at."""

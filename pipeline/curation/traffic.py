@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.curation.lines import Row, json_lines
-from pipeline.curation.plain_text import input_text
 from pipeline.curation.reasons import Rejected
 from pipeline.curation.tables import csv_rows, parquet_rows
 from pipeline.domain.data import ExampleKind, messages_to_input
 from pipeline.errors import BadInput
+from pipeline.spoken.plain_text import input_text
 
 _MOST_BYTES = 1 << 20
 _MOST_DEPTH = 32

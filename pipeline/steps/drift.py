@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.curation.drawing import columns_of, draw, fresh_shards, last_shards
-from pipeline.curation.languages import language
 from pipeline.curation.traffic import read_traffic
 from pipeline.curation.words import telling_words, word_vectors
 from pipeline.domain.data import Shard, Snapshot
@@ -36,6 +35,7 @@ from pipeline.evaluation.drift import (
 from pipeline.evaluation.drift_page import drift_page
 from pipeline.params.drift import DriftParams
 from pipeline.ports import Embedder, Progress, silent
+from pipeline.spoken.languages import language
 
 _NAMES = 8
 _OF_TRAFFIC = ("input_length", "output_length", "label", "language", "text")

@@ -15,14 +15,14 @@ from made_snapshots import example, grow
 
 from pipeline.curation import lengths
 from pipeline.curation.describing import read_description, write_description
-from pipeline.curation.languages import language, scripts
-from pipeline.curation.plain_text import input_text, output_text
 from pipeline.curation.shards import SCHEMA
 from pipeline.curation.sketches import distinct
 from pipeline.curation.statistics import MOST_BYTES, SAMPLE_ROWS, Counted, Statistics, add_up, count
 from pipeline.domain.data import EXAMPLE_COLUMNS, Example, ExampleKind, Task, messages_to_input
 from pipeline.domain.record import canonical_json
 from pipeline.errors import Tampered
+from pipeline.spoken.languages import language, scripts
+from pipeline.spoken.plain_text import input_text, output_text
 
 
 def batches(examples: list[Example], rows: int = 1000) -> list[pa.RecordBatch]:
