@@ -38,7 +38,7 @@ from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
-from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts
+from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts, place_suites
 from pipeline.stages import run_step
 from pipeline.terminal import say
 from pipeline.wiring import World, read_params, run_ingest
@@ -127,6 +127,7 @@ def _take_data_in(
     snapshot = do("ingest", lambda: run_ingest(world, run, params, sources, as_of, afresh=afresh, progress=progress(run.key)))
     do("reserve", lambda: place_reserved(world, run, params))
     do("reviewed rows", lambda: place_reviewed(world, run, params))
+    do("find suites", lambda: place_suites(world, run, params))
     if run.nothing_new(snapshot, stages):
         return snapshot, _nothing_new(world, run)
     if run.parent is None or run.store.stale(DATA_STAGES):

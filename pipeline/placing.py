@@ -1,7 +1,8 @@
 """What a run needs beside its data, put there as tracked files, so that every stage is a function of files.
 
 Benchmarks and edge cases, the rows that a person wants left out, the sides that earlier runs gave to groups, the champion, the
-released adapters that training begins from. What is made of them is the stages'. No backend is picked here (see wiring.py).
+released adapters that training begins from, the files of suites that evaluation asks. What is made of them is the stages'. No
+backend is picked here (see wiring.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from pipeline.domain.curated import Frozen, Splits
 from pipeline.domain.data import Snapshot, empty_snapshot
 from pipeline.domain.erasure import erasures
+from pipeline.domain.measured import SuiteFiles
 from pipeline.domain.model import BaseModelRef, Champion, Start, Starts, TrainingRun
 from pipeline.domain.record import describe_files
 from pipeline.domain.release import Event, ModelVersion, holder, registrations, revoked, version_record
@@ -101,6 +103,46 @@ def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
     champion.write(run.workspace.champion_record)
     run.store.add(folder)
     return champion
+
+
+def place_suites(world: World, run: RunFolder, params: Params) -> SuiteFiles:
+    """Put the files that evaluation reads (suites, a schema, a reward model) beside the data: the commit's, else the checkout's."""
+    folder = run.workspace.suites
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "files").mkdir(parents=True)
+    files = {}
+    for number, (path, place) in enumerate(_asked_files(params).items()):
+        source = _below(run.workspace.root, path) or _below(world.git.root, path)
+        if source is None:
+            raise Misuse(f"{path} is no file of this repository", where=place, fix="name a file below its root, or drop the key")
+        target = folder / "files" / str(number)
+        if source.is_dir():
+            shutil.copytree(source, target)
+            files[path] = tuple(f.model_copy(update={"path": f"files/{number}/{f.path}"}) for f in describe_files(target))
+        else:
+            shutil.copyfile(source, target)
+            files[path] = tuple(f for f in describe_files(folder) if f.path == f"files/{number}")
+    record = SuiteFiles(files=files)
+    record.write(run.workspace.suites_record)
+    run.store.add(folder)
+    return record
+
+
+def _below(root: Path, path: str) -> Path | None:
+    """What `path` is below `root`, links followed; None where there is nothing or it leads out of it."""
+    found = (root / path).resolve()
+    return found if found.exists() and found.is_relative_to(root.resolve()) else None
+
+
+def _asked_files(params: Params) -> dict[str, str]:
+    """The paths that evaluation reads, each with the place in params where it stands."""
+    asked = params.evaluate
+    found = {suite.file: f"evaluate.suites.{suite.name}.file" for suite in asked.suites if suite.file}
+    if asked.format.schema_file:
+        found[asked.format.schema_file] = "evaluate.format.schema_file"
+    if asked.judge is not None and asked.judge.by == "reward_model":
+        found[asked.judge.model] = "evaluate.judge.model"
+    return found
 
 
 def place_starts(world: World, run: RunFolder, params: Params) -> Starts:

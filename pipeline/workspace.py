@@ -50,6 +50,11 @@ class Workspace:
         return self.root / "data" / "starts"
 
     @property
+    def suites(self) -> Path:
+        """Folder: suites.json and the files of rows, schemas and reward models that params ask evaluation to read."""
+        return self.root / "data" / "suites"
+
+    @property
     def champion(self) -> Path:
         """Folder: champion.json and, if there is a champion, adapter/."""
         return self.root / "data" / "champion"
@@ -81,7 +86,7 @@ class Workspace:
 
     @property
     def evaluation(self) -> Path:
-        """Folder: evaluation.json, predictions.parquet, metrics.json."""
+        """Folder: evaluation.json, costs.json, predictions.parquet, metrics.json, plots/."""
         return self.root / "work" / "evaluate"
 
     @property
@@ -136,6 +141,14 @@ class Workspace:
     @property
     def evaluation_record(self) -> Path:
         return self.evaluation / "evaluation.json"
+
+    @property
+    def suites_record(self) -> Path:
+        return self.suites / "suites.json"
+
+    @property
+    def costs_record(self) -> Path:
+        return self.evaluation / "costs.json"
 
     @property
     def decision_record(self) -> Path:

@@ -29,7 +29,7 @@ CODE = ("pipeline", "flows", "dvc.yaml", ".dvc/config", ".dvcignore", "pyproject
 DATA_STAGES = ["validate", "drift", "curate", "split"]
 STAGES = [*DATA_STAGES, "train", "evaluate"]
 KINDS = ("run", "data", "invalid")
-_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "starts", "champion")))
+_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "starts", "suites", "champion")))
 
 
 @dataclass(frozen=True, slots=True)

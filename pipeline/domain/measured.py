@@ -167,7 +167,8 @@ class EvaluationReport(Record):
 
     rows: those that were asked. counted: metric: how many of them are of the kinds that it counts; one not named counts all.
     trained_on: test rows that the training learned from, by their ids. detectable: metric: the least difference from the champion
-    (else the base) that this test can show at 80 % power. judge: what judged NET_WINS and rubrics, None where nobody did.
+    (else the base) that this test can show at 80 % power. judge: what judged NET_WINS and rubrics, None where nobody did. files:
+    digest of the SuiteFiles that were read.
     """
 
     kind: ClassVar[str] = "evaluation_report"
@@ -189,6 +190,7 @@ class EvaluationReport(Record):
     exposures: tuple[Exposure, ...] = ()
     parity: tuple[Parity, ...] = ()
     judge: str | None = None
+    files: str = ""
 
     @property
     def parents(self) -> tuple[str, ...]:
@@ -258,6 +260,25 @@ class CostReport(Record):
 
     def of(self, subject: str) -> Cost | None:
         return next((c for c in self.costs if c.subject == subject), None)
+
+
+class SuiteFiles(Record):
+    """What params ask evaluation to read, put beside the data so that it is a function of files.
+
+    files: for each path as params say it, the files that lie in the folder of this record: one, or those of a folder.
+    """
+
+    kind: ClassVar[str] = "suite_files"
+
+    files: dict[str, tuple[FileDigest, ...]] = Field(default_factory=dict)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        return ()
+
+    def place(self, path: str) -> str:
+        """Where what params call `path` lies, relative to the folder of this record."""
+        return f"files/{list(self.files).index(path)}"
 
 
 class HoldoutUse(Record):

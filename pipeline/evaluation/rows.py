@@ -109,6 +109,11 @@ def read_split(folder: Path, side: SplitSide, kinds: Collection[str] | None = No
     )
 
 
+def read_ids(folder: Path, side: SplitSide) -> set[str]:
+    """The ids of all rows of one side. Raises like `read_split`."""
+    return {row for part in side.parts for row in _read(folder / part.path, part, f"the split file {part.path}", ("id",))["id"]}
+
+
 def write_predictions(
     folder: Path, rows: SplitRows, said: Mapping[str, Said], scores: Mapping[tuple[str, str], Numbers]
 ) -> FileDigest:

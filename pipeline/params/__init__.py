@@ -164,6 +164,9 @@ class Params(Section):
                 problems.append(f"gate.slices.{field}: not among evaluate.slices, so the gate could never see it")
         if gate.exposure is not None and SuiteKind.CANARIES not in suites.values():
             problems.append("gate.exposure: needs a suite of the kind canaries in evaluate.suites")
+        for form in gate.parity:
+            if form in ("merged", "quantized") and form not in evaluate.parity_forms:
+                problems.append(f"gate.parity: {form} is not among evaluate.parity_forms, so the gate could never see it")
         if gate.ceilings.per_thousand is not None and evaluate.cost.price_per_hour is None:
             problems.append("gate.ceilings.per_thousand: needs evaluate.cost.price_per_hour")
         if task is Task.CLASSIFY and evaluate.judge is not None:

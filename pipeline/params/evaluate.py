@@ -122,7 +122,9 @@ class EvaluateParams(Section):
     judge: JudgeParams | None = None
     cost: CostParams = CostParams()
     parity_rows: Annotated[int, Field(ge=0, le=512)] = 8
-    """So many test rows are asked again of the merged, quantised and served forms; 0: none."""
+    """So many test rows are asked again of the candidate as it will be loaded and served; 0: none, and nothing is compared."""
+    parity_forms: Annotated[tuple[Literal["merged", "quantized"], ...], Field(strict=False)] = ()
+    """Exported forms whose logits are compared as well; each costs a copy of the whole model on disk meanwhile."""
     batch_size: Count = 32
     max_new_tokens: Count = 128
     resamples: Annotated[int, Field(ge=200, le=100_000)] = 2000

@@ -1,0 +1,90 @@
+"""Loaded models behind one function: a subject and rows in, what it said out. What that is worth is evaluation/'s.
+
+Labelled rows are asked for a label, pairs and texts for what they weigh, the others for an answer.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.domain.data import ExampleKind
+from pipeline.domain.model import TrainingRun
+from pipeline.evaluation.likelihoods import WEIGHED, weigh
+from pipeline.evaluation.rows import Said, SplitRows
+from pipeline.params import EvaluateParams, ModelParams
+from pipeline.ports import Progress, silent
+
+if TYPE_CHECKING:
+    from pipeline.modeling.answering.generate import Subjects
+
+Answer = Callable[[str, SplitRows], Said]
+"""Given a subject and rows: what it said, a text a row."""
+
+CENTROID_ROWS = 50
+"""Training rows a label that the bare base's labels are made of: more move the means little and cost an embedding each."""
+
+
+def load(
+    training: TrainingRun, model: ModelParams, *, base: Path, adapter: Path, champion: Path | None, cache: Path | None = None
+) -> Subjects:
+    """Candidate, champion where there is one, and the bare base, ready to be asked. champion: its adapter's folder.
+
+    cache: folder where answers are kept; the same question to the same weights is then not asked twice.
+    """
+    from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
+
+    subjects = Subjects(base, model, cache=cache)
+    # The candidate comes first: the bare base answers under the first adapter's template and precision.
+    subjects.add("candidate", adapter, files=training.adapter)
+    if champion is not None:
+        subjects.add("champion", champion)
+    return subjects
+
+
+def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = silent) -> Answer:
+    """How loaded subjects are asked."""
+
+    def log_probs(name: str, inputs: list[str], outputs: list[str]) -> Sequence[float]:
+        return list(subjects.log_probs(name, inputs, outputs, batch_size=params.batch_size, progress=progress))
+
+    def ask(name: str, rows: SplitRows) -> list[str]:
+        if rows.kinds[0] in WEIGHED:
+            return weigh(rows.inputs, rows.expected, rows.kinds, partial(log_probs, name))
+        options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
+        return subjects.answers(name, rows.inputs, progress=progress, **options)
+
+    def answer(name: str, rows: SplitRows) -> Said:
+        if set(rows.kinds) == {ExampleKind.LABEL}:
+            found = subjects.predict(name, rows.inputs, batch_size=params.batch_size, progress=progress)
+            return Said([prediction.label for prediction in found], [prediction.score for prediction in found])
+        said = [""] * len(rows)
+        for kinds in (WEIGHED, {ExampleKind.ANSWER, ExampleKind.CALL}):
+            places = rows.places(kinds)
+            for at, given in zip(places, ask(name, rows.only(places)) if places else (), strict=True):
+                said[at] = given
+        return Said(said)
+
+    return answer
+
+
+def as_said(rows: SplitRows, subjects: Subjects) -> SplitRows:
+    """Rows whose expected calls are spelled as the first adapter's template has them: compared is what is said."""
+    if ExampleKind.CALL not in rows.kinds:
+        return rows
+    return replace(rows, expected=subjects.spelled(rows.inputs, rows.expected, rows.kinds))
+
+
+def labelled(train: SplitRows) -> tuple[list[str], list[str]]:
+    """At most CENTROID_ROWS training texts a label, with their labels. Ids are hashes, so the first by id are a fair sample."""
+    taken: Counter[str] = Counter()
+    chosen: list[int] = []
+    for at in sorted(range(len(train)), key=lambda at: train.ids[at]):
+        if taken[train.expected[at]] < CENTROID_ROWS:
+            taken[train.expected[at]] += 1
+            chosen.append(at)
+    return [train.inputs[at] for at in chosen], [train.expected[at] for at in chosen]

@@ -1,0 +1,76 @@
+"""What answers take: seconds asked one by one, as a user would, and in a batch. Times in, a Cost out; nothing is judged.
+
+Asked are a few rows once more, with no cache in between: what was answered from one took no time that a user would see.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from pipeline.asking.answers import Answer
+from pipeline.domain.measured import Cost
+from pipeline.evaluation.rows import SplitRows
+from pipeline.params.evaluate import CostParams
+from pipeline.ports import Progress, silent
+
+T = TypeVar("T")
+Tokens = Callable[[str, Sequence[str], Sequence[str]], tuple[int, int]]
+"""Given a subject, inputs and its answers: how many tokens the prompts and the answers are; (0, 0) of what is no model."""
+
+
+def time_answers(
+    answer: Answer,
+    subjects: Sequence[str],
+    rows: SplitRows,
+    params: CostParams,
+    *,
+    batch_size: int,
+    tokens: Tokens,
+    progress: Progress = silent,
+) -> tuple[Cost, ...]:
+    """Ask each subject the first `params.timed_answers` rows by id one by one, and a batch of `batch_size` at once."""
+    order = sorted(range(len(rows)), key=lambda at: rows.ids[at])
+    singles, batch = [rows.only([at]) for at in order[: params.timed_answers]], rows.only(sorted(order[:batch_size]))
+    costs = []
+    for number, name in enumerate(subjects):
+        progress("timing answers", number, len(subjects))
+        said, seconds = _timed(partial(answer, name, batch))
+        each = sorted(_timed(partial(answer, name, row))[1] for row in singles)
+        prompt, given = tokens(name, batch.inputs, said.texts)
+        price = params.price_per_hour
+        costs.append(
+            Cost(
+                subject=name,
+                answers=len(batch),
+                seconds=seconds,
+                timed=len(each),
+                latency_p50=quantile(each, 0.5),
+                latency_p95=quantile(each, 0.95),
+                prompt_tokens=prompt / len(batch) if prompt else None,
+                answer_tokens=given / len(batch) if given else None,
+                tokens_per_second=given / seconds if given else None,
+                per_thousand=None if price is None else 1000 * seconds / len(batch) * price / 3600,
+            )
+        )
+    return tuple(costs)
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Of sorted values, the least that `share` of them do not pass (nearest rank); 0 of none."""
+    return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else 0.0
+
+
+def machine(device: str) -> dict[str, str]:
+    """On what it was timed."""
+    return {"device": device, "system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count() or 1)}
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
