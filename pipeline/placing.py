@@ -106,7 +106,7 @@ def place_champion(world: World, run: RunFolder, params: Params) -> Champion:
 
 
 def place_suites(world: World, run: RunFolder, params: Params) -> SuiteFiles:
-    """Put the files that evaluation reads (suites, a schema, a reward model) beside the data: the commit's, else the checkout's."""
+    """Put the files that evaluation reads (suites, a schema, a reward model) beside the data, the commit's or the checkout's."""
     folder = run.workspace.suites
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "files").mkdir(parents=True)
