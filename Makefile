@@ -52,7 +52,8 @@ demo-clean: install
 	$(BIN)/python examples/demo.py --clean
 
 test: install lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
+	@# Two processes for two cores; a file stays in one, since its tests share what they made.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
