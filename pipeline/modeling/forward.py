@@ -29,7 +29,7 @@ def token_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> tuple[torch.T
         at = places + (places // ids.shape[1] + 1) * before
         return hidden.flatten(0, 1).index_select(0, at)
 
-    with _before(model.get_output_embeddings(), pick):
+    with before_head(model.get_output_embeddings(), pick):
         # A cache is of no use here, and the library makes no mask of packed positions when there is one.
         logits = model(**_inputs(batch), use_cache=False).logits
     return logits.float(), batch["targets"], batch["owners"]
@@ -64,7 +64,7 @@ def pooled_logits(model: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor
         last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1) + hidden.shape[1] - mask.shape[1]
         return hidden[torch.arange(len(mask), device=mask.device), last].unsqueeze(1).expand(-1, hidden.shape[1], -1)
 
-    with _before(head, spread) if isinstance(head, nn.Module) else contextlib.nullcontext():
+    with before_head(head, spread) if isinstance(head, nn.Module) else contextlib.nullcontext():
         logits: torch.Tensor = model(**_inputs(batch)).logits
     return logits.float()
 
@@ -74,7 +74,7 @@ def _inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def _before(head: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+def before_head(head: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Within it, `head` is given what `change` makes of its input."""
     handle = head.register_forward_pre_hook(lambda _, given: (change(given[0]), *given[1:]))
     try:
