@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.metrics import Metric
-from pipeline.evaluation.rows import Predictions, Said, SplitRows
+from pipeline.evaluation.rows import Predictions
 
 ANOTHER = "(another)"
 """Stands for answers that are no label of the test split."""
@@ -29,7 +28,7 @@ class Confusion:
     counts: tuple[tuple[int, ...], ...]
 
 
-def flips(predictions: Predictions, metric: Metric, other: str) -> Flips:
+def flips(predictions: Predictions, metric: str, other: str) -> Flips:
     """Rows on which candidate and `other` score differently by a per-row metric; rows that it does not count are neither."""
     ours, theirs = (_scores(predictions, metric, subject) for subject in ("candidate", other))
     pairs = enumerate(zip(ours, theirs, strict=True))
@@ -40,13 +39,11 @@ def flips(predictions: Predictions, metric: Metric, other: str) -> Flips:
     )
 
 
-def _scores(predictions: Predictions, metric: Metric, subject: str) -> Sequence[float | None]:
-    """Those that were measured, else (accuracy, where macro-F1 was asked for) those of all rows."""
-    if (subject, metric.name) in predictions.scores:
-        return predictions.scores[subject, metric.name]
-    rows = SplitRows(predictions.ids, predictions.groups, [], predictions.expected, [], [])
-    found = metric.scores(rows, Said(predictions.answers[subject]))
-    return [None] * len(predictions.ids) if found is None else found.tolist()
+def _scores(predictions: Predictions, metric: str, subject: str) -> Sequence[float | None]:
+    """Those that were measured, else (where a metric of the whole confusion was asked for) whether the very label was said."""
+    if (subject, metric) in predictions.scores:
+        return predictions.scores[subject, metric]
+    return [float(wanted == said) for wanted, said in zip(predictions.expected, predictions.answers[subject], strict=True)]
 
 
 def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
