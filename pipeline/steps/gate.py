@@ -15,7 +15,7 @@ def gate(evaluation: EvaluationReport, training: TrainingRun, params: GateParams
 
     Raises Misuse when the evaluation is of another candidate, Broken when it holds impossible numbers.
     """
-    decision = decide(evaluation, training, GatePolicy(**params.model_dump(include=set(GatePolicy.model_fields))))
+    decision = decide(evaluation, training, GatePolicy.model_validate(params.model_dump()))
     if out is not None:
         decision.write(out / "decision.json")
     return decision

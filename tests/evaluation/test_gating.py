@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.domain.data import Task
-from pipeline.domain.gating import DIFFERS_FROM_BASE, GateDecision, GatePolicy, Outcome, decide
+from pipeline.domain.gating import DIFFERS_FROM_BASE, GateDecision, GatePolicy, HoldoutPolicy, Outcome, decide
 from pipeline.domain.measured import Comparison, EvaluationReport, MetricValue, Subject
 from pipeline.domain.model import BaseModelRef, Champion, TrainingRun
 from pipeline.domain.record import FileDigest
@@ -65,7 +65,7 @@ def report(
         "comparisons": tuple(compared),
         "slices": (),
         "predictions": FileDigest(path="predictions.parquet", sha256="e" * 64, bytes=1),
-        "params": {},
+        "params": {"parity_rows": 0},
     }
     return EvaluationReport(**(values | changes))
 
@@ -76,6 +76,7 @@ def policy(**changes: Any) -> GatePolicy:
         "thresholds": {"accuracy": 0.8},
         "not_worse_than_champion": {"accuracy": 0.02},
         "better_than_base": {"accuracy": 0.05},
+        "holdout": HoldoutPolicy(spending="off"),
     }
     return GatePolicy(**(values | changes))
 
@@ -173,7 +174,7 @@ def test_a_metric_nobody_measured_is_insufficient() -> None:
     asked = policy(thresholds={"macro_f1": 0.5}, not_worse_than_champion={"macro_f1": 0.1}, better_than_base={"macro_f1": 0.0})
     decision = decide(report(), TRAINING, asked)
     assert decision.verdict is INSUFFICIENT
-    assert {k: v for k, v in verdicts(decision).items() if k not in ("min_test_rows", DIFFERS_FROM_BASE)} == {
+    assert {k: v for k, v in verdicts(decision).items() if k not in ("min_test_rows", DIFFERS_FROM_BASE, "trained_on")} == {
         "thresholds": INSUFFICIENT,
         "not_worse_than_champion": INSUFFICIENT,
         "better_than_base": INSUFFICIENT,
