@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, data, drift, export, look, plan, records, release, run, sweep
+from pipeline.commands import audit, data, drift, export, look, plan, records, release, report, run, sweep
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ for command in (
     release.reconcile,
     release.status,
     release.ask,
+    report.report,
     export.export,
     records.who_has,
     records.forget,
