@@ -95,7 +95,7 @@ def _is_peft(admitted: Admitted) -> bool:
 
 def _same_as_taught(subjects: Subjects, rows: SplitRows) -> bool:
     """Whether prompts come to the ids that rows of training have before their answers."""
-    return subjects.params.task is Task.CLASSIFY or subjects.asks_as_taught(rows.inputs, rows.expected)
+    return subjects.params.task is Task.CLASSIFY or subjects.asks_as_taught("candidate", rows.inputs, rows.expected)
 
 
 def _served(

@@ -11,7 +11,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
 
 from pipeline.asking.answers import Answer
 from pipeline.domain.measured import Cost
@@ -19,9 +18,8 @@ from pipeline.evaluation.rows import SplitRows
 from pipeline.params.evaluate import CostParams
 from pipeline.ports import Progress, silent
 
-T = TypeVar("T")
-Tokens = Callable[[str, Sequence[str], Sequence[str]], tuple[int, int]]
-"""Given a subject, inputs and its answers: how many tokens the prompts and the answers are; (0, 0) of what is no model."""
+Tokens = Callable[[str], tuple[int, int]]
+"""How many tokens of prompts and of answers a subject has had so far; (0, 0) of what is no model that writes."""
 
 
 def time_answers(
@@ -40,9 +38,10 @@ def time_answers(
     costs = []
     for number, name in enumerate(subjects):
         progress("timing answers", number, len(subjects))
-        said, seconds = _timed(partial(answer, name, batch))
-        each = sorted(_timed(partial(answer, name, row))[1] for row in singles)
-        prompt, given = tokens(name, batch.inputs, said.texts)
+        before = tokens(name)
+        seconds = _seconds(partial(answer, name, batch))
+        prompt, given = (now - then for now, then in zip(tokens(name), before, strict=True))
+        each = sorted(_seconds(partial(answer, name, row)) for row in singles)
         price = params.price_per_hour
         costs.append(
             Cost(
@@ -71,6 +70,7 @@ def machine(device: str) -> dict[str, str]:
     return {"device": device, "system": f"{platform.system()} {platform.machine()}", "cores": str(os.cpu_count() or 1)}
 
 
-def _timed(work: Callable[[], T]) -> tuple[T, float]:
+def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
-    return work(), time.perf_counter() - start
+    work()
+    return time.perf_counter() - start

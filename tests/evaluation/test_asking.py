@@ -68,15 +68,16 @@ def test_a_changed_or_added_file_is_refused(checkout: Path) -> None:
 
 
 def test_answers_are_timed_one_by_one_and_in_a_batch() -> None:
-    rows, sizes = asked(["yes"] * 9), []
+    rows, sizes, spent = asked(["yes"] * 9), [], [0, 0]
 
     def answer(name: str, some: SplitRows) -> Said:
         sizes.append((name, len(some)))
+        spent[:] = [spent[0] + 10 * len(some), spent[1] + 2 * len(some)]
         time.sleep(0.02 if name == "slow" else 0.0)
         return Said(["yes"] * len(some))
 
     params = CostParams(price_per_hour=3.6, timed_answers=4)
-    slow, quick = time_answers(answer, ["slow", "quick"], rows, params, batch_size=6, tokens=lambda *_: (60, 12))
+    slow, quick = time_answers(answer, ["slow", "quick"], rows, params, batch_size=6, tokens=lambda _: (spent[0], spent[1]))
     assert sizes == [("slow", 6), *[("slow", 1)] * 4, ("quick", 6), *[("quick", 1)] * 4]
     assert (slow.answers, slow.timed, slow.prompt_tokens, slow.answer_tokens) == (6, 4, 10, 2)
     assert slow.latency_p95 >= slow.latency_p50 >= 0.02

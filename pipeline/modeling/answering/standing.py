@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,20 @@ class Standing:
         with self._lock:
             subject = self._subjects.pop(name)
             self._carriers.take_off(subject.model, subject.handshake, subject.adapter)
+
+    def prompt_ids(self, name: str, inputs: Sequence[str]) -> list[list[int]]:
+        """What `name` reads of each conversation before it answers, in ids."""
+        with self._lock:
+            self._check_task(Task.GENERATE)
+            return self._template_of(name).prompts(inputs)
+
+    def asks_as_taught(self, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> bool:
+        """Whether prompts come to the ids that training has before the answers; rows that training would leave out are."""
+        with self._lock:
+            self._check_task(Task.GENERATE)
+            template = self._template_of(name)
+            taught = template.pairs(inputs, outputs)
+            return all(one is None or one.prompt == ids for one, ids in zip(taught, template.prompts(inputs), strict=True))
 
     def _identity(self, name: str) -> dict[str, Any]:
         """All of `name` that its answers depend on: adapter and base by content, precision, machine and libraries."""

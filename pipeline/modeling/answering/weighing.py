@@ -5,7 +5,8 @@ What was asked before of the very same subject, by content, is remembered where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ class Weighing(Standing):
     def __init__(self, path: Path, model: ModelParams, *, root: Path = Path(), cache: Path | None = None) -> None:
         super().__init__(path, model, root=root)
         self._remembered = Remembered(cache)
+
+    @contextmanager
+    def unremembered(self) -> Iterator[None]:
+        """Within it all is made anew: what was remembered took no time that could be measured."""
+        kept, self._remembered = self._remembered, Remembered(None)
+        try:
+            yield
+        finally:
+            self._remembered = kept
 
     def choices(
         self,
