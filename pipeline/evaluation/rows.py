@@ -1,4 +1,5 @@
-"""Test rows and training curves in, predictions in and out: the only module of this room that reads and writes files.
+"""Test rows and training curves in, predictions in and out: the only module of this room that reads and
+writes files of a run.
 
 `predictions.parquet` has one row a test row, in the order of the test file: id, group, expected, one column of answers a
 subject (`candidate`, `champion`, `base`), and one column a subject and per-row metric (`candidate_exact_match`, …), empty where
@@ -8,17 +9,20 @@ the metric does not count the row.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.domain.curated import SplitSide
-from pipeline.domain.data import EXAMPLE_COLUMNS
+from pipeline.domain.data import EXAMPLE_COLUMNS, ExampleKind
 from pipeline.domain.measured import BASE, CANDIDATE, CHAMPION, Rung
 from pipeline.domain.record import FileDigest, digest_bytes, digest_file
 from pipeline.errors import Broken, Tampered
 from pipeline.evaluation.statistics import Numbers
+from pipeline.spoken.languages import language
+from pipeline.spoken.plain_text import input_text
 
 SUBJECTS = (CANDIDATE, CHAMPION, BASE, *(rung.value for rung in Rung))
 """All that predictions may be of, in the order in which they are shown."""
@@ -40,12 +44,26 @@ class SplitRows:
         return len(self.ids)
 
     def field(self, name: str) -> list[str | None]:
-        """`label` (what is expected), `source`, or a metadata field: one value a row, None where the row has no such field."""
+        """`label` (what is expected), `source`, `length`, `language` of what is asked, or a metadata field: one value a row, None
+        where the row has no such field."""
         if name == "label":
             return list(self.expected)
         if name == "source":
             return list(self.sources)
+        if name == "length":
+            return list(_quartiles([len(text) for text in self.asked()]))
+        if name == "language":
+            return [language(text) for text in self.asked()]
         return [None if (value := json.loads(meta).get(name)) is None else str(value) for meta in self.meta]
+
+    def asked(self) -> list[str]:
+        """What each row says before its answer, as plain text; of a document, which nobody asks, the document."""
+        kinds = self.kinds or [ExampleKind.ANSWER if input[:1] in ("[", "{") else ExampleKind.LABEL for input in self.inputs]
+        texts = [input_text(input, kind) for input, kind in zip(self.inputs, kinds, strict=True)]
+        return [
+            text or whole if kind == ExampleKind.TEXT else text
+            for text, whole, kind in zip(texts, self.expected, kinds, strict=True)
+        ]
 
     def places(self, kinds: Collection[str]) -> list[int]:
         """The numbers of the rows that are of `kinds`; of all rows where nothing is known of their kinds."""
@@ -152,6 +170,16 @@ def read_curves(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError) as error:
             raise Broken(f"the training curves cannot be read: {error}", where=f"{path}:{number}") from error
     return points
+
+
+def _quartiles(lengths: Sequence[int]) -> list[str]:
+    """The quarter that each length lies in, by its ends: "1-40 characters". Equal lengths lie in one, so there may be fewer."""
+    ordered = sorted(lengths)
+    ends = sorted({ordered[min(len(ordered) * part // 4, len(ordered) - 1)] for part in range(1, 5)}) if ordered else []
+    places = [bisect_left(ends, length) for length in lengths]
+    least = {place: min(length for at, length in zip(places, lengths, strict=True) if at == place) for place in set(places)}
+    names = {at: f"{low}-{ends[at]}" if low < ends[at] else str(low) for at, low in least.items()}
+    return [f"{names[place]} characters" for place in places]
 
 
 def _read(path: Path, file: FileDigest, what: str, needed: Sequence[str]) -> dict[str, list[Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.evaluation.metrics import METRICS
+from pipeline.evaluation.metrics import METRICS, Metric
 from pipeline.evaluation.rows import Said, SplitRows
 from pipeline.evaluation.statistics import Statistic, point
 
@@ -15,11 +15,16 @@ def asked(expected: Sequence[str], inputs: Sequence[str] = ()) -> SplitRows:
     return SplitRows(ids, list(ids), list(inputs) or [""] * len(ids), list(expected), ["{}"] * len(ids), ["file"] * len(ids))
 
 
-def statistic_of(name: str, expected: Sequence[str], answers: Sequence[str]) -> Statistic:
-    found = METRICS[name].statistic(asked(expected), Said(list(answers)))
-    assert found is not None
-    return found
+def statistic_of(
+    metric: str | Metric, expected: Sequence[str], answers: Sequence[str], confidences: Sequence[float] | None = None
+) -> Statistic:
+    found = METRICS[metric] if isinstance(metric, str) else metric
+    statistic = found.statistic(asked(expected), Said(list(answers), confidences))
+    assert statistic is not None
+    return statistic
 
 
-def value_of(name: str, expected: Sequence[str], answers: Sequence[str]) -> float:
-    return point(statistic_of(name, expected, answers))
+def value_of(
+    metric: str | Metric, expected: Sequence[str], answers: Sequence[str], confidences: Sequence[float] | None = None
+) -> float:
+    return point(statistic_of(metric, expected, answers, confidences))
