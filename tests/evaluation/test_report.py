@@ -245,7 +245,7 @@ def curve_of(world: World) -> Curve:
         test_rows=ROWS,
         margin=0.02,
         confidence=0.95,
-        points=tuple(CurvePoint(rows=rows, seed=0, training="a" * 64, score=0.8) for rows in (250, 500, 1000)),
+        points=tuple(CurvePoint(rows=rows, trained=rows, seed=0, training="a" * 64, score=0.8) for rows in (250, 500, 1000)),
         shares=(share(250, 0.8, -0.1, "no"), share(500, 0.9, 0.0, "yes"), share(1000, 0.9, 0.0, "yes")),
         law=PowerLaw(floor=0.05, gain=2.0, rate=0.5),
         doubled=Prospect(rows=2000, score=0.93, low=0.91, high=0.95, gain=0.03, gain_low=0.01, gain_high=0.05),
