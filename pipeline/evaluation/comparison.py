@@ -5,32 +5,34 @@ What is made here goes into the EvaluationReport; the gate reads nothing else.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.domain.gating import DIFFERS_FROM_BASE
-from pipeline.domain.measured import Comparison, MetricValue, SliceValue
+from pipeline.domain.measured import BASE, CANDIDATE, NET_WINS, Comparison, MetricValue, SliceValue
 from pipeline.errors import Broken
-from pipeline.evaluation.metrics import METRICS, Metric
+from pipeline.evaluation.metrics import Metric
+from pipeline.evaluation.pairing import Paired, Sampling, checked, pair
 from pipeline.evaluation.rows import Said, SplitRows
-from pipeline.evaluation.statistics import Interval, Numbers, Statistic, mean, paired_bootstrap
-
-SLICE_VALUES = 30
-"""Of a field, at most this many values are reported: those with the most rows."""
+from pipeline.evaluation.slicing import SLICE_VALUES as SLICE_VALUES
+from pipeline.evaluation.slicing import measure_slices
+from pipeline.evaluation.statistics import Numbers, Statistic, mean
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """values: subject → metrics, in the order asked for. scores: per-row scores of (subject, metric), where it has them."""
+    """values: subject → metrics, in the order asked for. scores: per-row scores of (subject, metric), where it has them.
+
+    detectable: metric: the least difference from the champion (else the base) that these rows show at 80 % power.
+    """
 
     values: dict[str, tuple[MetricValue, ...]]
     comparisons: tuple[Comparison, ...]
     slices: tuple[SliceValue, ...]
     scores: dict[tuple[str, str], Numbers]
+    detectable: dict[str, float] = field(default_factory=dict)
 
 
 def measure(
@@ -42,120 +44,104 @@ def measure(
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 7,
+    net_wins: Mapping[str, Sequence[float | None]] | None = None,
 ) -> Measured:
     """Measure all subjects of `said` (candidate and any others) with `metrics`, the first being primary.
 
     A metric counts the rows of its own kinds. The candidate is compared with each of the others on every metric, paired by row
     and resampled by group. Besides the metrics, the candidate gets DIFFERS_FROM_BASE, over all rows, when the base is there.
-    Raises Broken when a subject did not answer every row.
+    net_wins: other → for each row 1 where a judge found the candidate better, -1 the other, 0 neither; None where it was not
+    judged, which is not counted.
+    Raises Broken when a subject did not answer every row, or a score is no number in 0 to 1.
     """
     for subject, whole in said.items():
         if len(whole) != len(rows):
             raise Broken(f"{subject} gave {len(whole)} answers to {len(rows)} test rows")
-    chosen = list(dict.fromkeys(metrics))
-    drawn = partial(paired_bootstrap, resamples=resamples, confidence=confidence, seed=seed)
-    others = [subject for subject in said if subject != "candidate"] if "candidate" in said else []
-    values: dict[tuple[str, str], Interval] = {}
-    differences: dict[tuple[str, str], Interval] = {}
+    how = Sampling(resamples, confidence, seed)
+    others = [subject for subject in said if subject != CANDIDATE] if CANDIDATE in said else []
+    values: dict[str, list[MetricValue]] = {subject: [] for subject in said}
+    comparisons: dict[tuple[str, str], Comparison] = {}
     scores: dict[tuple[str, str], Numbers] = {}
+    least: dict[str, float] = {}
+    chosen = list({m.name: m for m in metrics}.values())
     for measured in chosen:
         places = rows.places(measured.kinds)
-        counted, given = rows.only(places), {subject: whole.only(places) for subject, whole in said.items()}
-        statistics = {s: one for s, told in given.items() if (one := measured.statistic(counted, told)) is not None}
-        found = drawn(statistics, counted.groups, pairs=[("candidate", o) for o in others if {o, "candidate"} <= set(statistics)])
-        values |= {(subject, measured.name): interval for subject, interval in found.values.items()}
-        differences |= {(other, measured.name): interval for (_, other), interval in found.differences.items()}
-        scores |= _row_scores(measured, counted, given, places, len(rows))
-    if "candidate" in said and "base" in said:
-        differs = {"candidate": _differing(said["candidate"].texts, said["base"].texts)}
-        values["candidate", DIFFERS_FROM_BASE] = drawn(differs, rows.groups).values["candidate"]
+        counted = rows.only(places)
+        found = _measure_one(measured, counted, {s: whole.only(places) for s, whole in said.items()}, others, how)
+        for subject, value in found.values.items():
+            values[subject].append(value)
+        comparisons |= {(c.other, c.metric): c for c in found.comparisons}
+        for subject, given in found.scores.items():
+            scores[subject, measured.name] = spread = np.full(len(rows), np.nan)
+            spread[list(places)] = given
+        if (seen := found.detectable(counted.groups, how)) is not None:
+            least[measured.name] = seen
+    if CANDIDATE in said and BASE in said:
+        values[CANDIDATE].append(_differing(said[CANDIDATE].texts, said[BASE].texts, rows.groups, how))
+    for other, judged in (net_wins or {}).items():
+        if (won := _net_wins(other, judged, rows.groups, how)) is not None:
+            comparisons[other, NET_WINS] = won
+    names = [*(m.name for m in chosen), NET_WINS]
     return Measured(
-        values={subject: _values(subject, values) for subject in said},
-        comparisons=tuple(
-            _comparison(m.name, other, differences[other, m.name])
-            for other in others
-            for m in chosen
-            if (other, m.name) in differences
-        ),
-        slices=tuple(_slices(rows, said, chosen[0], slices, resamples=resamples, confidence=confidence, seed=seed)),
+        values={subject: tuple(listed) for subject, listed in values.items()},
+        comparisons=tuple(comparisons[o, name] for o in others for name in names if (o, name) in comparisons),
+        slices=tuple(measure_slices(rows, said, chosen[0], slices, how)) if chosen else (),
         scores=scores,
+        detectable=least,
     )
 
 
-def slice_metric(primary: Metric) -> Metric:
-    """What slices are measured by: the primary metric, or accuracy where that is macro-F1.
-
-    Within the rows of one label nothing else can be called that label wrongly, so an F1 there would only be recall in disguise.
-    """
-    return primary if primary.row is not None else METRICS["accuracy"]
-
-
-def _differing(candidate: Sequence[str], base: Sequence[str]) -> Statistic:
-    return mean([float(ours != theirs) for ours, theirs in zip(candidate, base, strict=True)])
-
-
-def _row_scores(
-    measured: Metric, counted: SplitRows, said: Mapping[str, Said], places: Sequence[int], rows: int
-) -> dict[tuple[str, str], Numbers]:
-    """Scores of (subject, metric), a row of the test split each: NaN for those that the metric does not count."""
-    scores = {}
-    for subject, given in said.items():
-        found = measured.scores(counted, given)
-        if found is not None:
-            scores[subject, measured.name] = spread = np.full(rows, np.nan)
-            spread[list(places)] = found
-    return scores
-
-
-def _values(subject: str, found: Mapping[tuple[str, str], Interval]) -> tuple[MetricValue, ...]:
-    return tuple(
-        MetricValue(metric=name, value=i.value, low=i.low, high=i.high, rows=i.rows)
-        for (whose, name), i in found.items()
-        if whose == subject
-    )
-
-
-def _comparison(metric: str, other: str, found: Interval) -> Comparison:
-    return Comparison(metric=metric, other=other, difference=found.value, low=found.low, high=found.high, rows=found.rows)
-
-
-def _slices(
-    rows: SplitRows,
-    said: Mapping[str, Said],
-    primary: Metric,
-    fields: Sequence[str],
+def compare_scores(
+    scores: Mapping[str, Sequence[float]],
+    groups: Sequence[str],
+    metric: str,
     *,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Iterator[SliceValue]:
-    used, places = slice_metric(primary), rows.places(primary.kinds)
-    rows, said = rows.only(places), {subject: whole.only(places) for subject, whole in said.items()}
-    scores = {subject: used.scores(rows, given) for subject, given in said.items()}
-    groups = np.array(rows.groups, dtype=object)
-    pairs = [("candidate", other) for other in said if other != "candidate"] if "candidate" in said else []
-    for field in dict.fromkeys(fields):
-        values = np.array(rows.field(field), dtype=object)
-        counts = Counter(value for value in values if value is not None)
-        for value, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:SLICE_VALUES]:
-            within = values == value
-            statistics: dict[str, Statistic] = {}
-            for subject, found in scores.items():
-                assert found is not None  # slice_metric only returns metrics with per-row scores
-                statistics[subject] = mean(found[within])
-            drawn = paired_bootstrap(
-                statistics, list(groups[within]), pairs=pairs, resamples=resamples, confidence=confidence, seed=seed
-            )
-            for subject, seen in drawn.values.items():
-                lead = drawn.differences.get(("candidate", subject))
-                yield SliceValue(
-                    field=field,
-                    value=value,
-                    subject=subject,
-                    metric=used.name,
-                    score=seen.value,
-                    low=seen.low,
-                    high=seen.high,
-                    rows=number,
-                    comparison=_comparison(used.name, subject, lead) if lead else None,
-                )
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 7,
+) -> tuple[dict[str, MetricValue], tuple[Comparison, ...]]:
+    """The same for scores that are there already, a row each: subject → value, and the candidate against each of the others.
+
+    Raises Broken when a subject has not one score in 0 to 1 for every row.
+    """
+    for subject, column in scores.items():
+        if len(column) != len(groups):
+            raise Broken(f"{subject} has {len(column)} scores of {metric} for {len(groups)} rows")
+    others = [subject for subject in scores if subject != CANDIDATE] if CANDIDATE in scores else []
+    columns = {subject: checked(column, f"{subject}'s {metric}") for subject, column in scores.items()}
+    statistics = {subject: mean(column) for subject, column in columns.items()}
+    found = pair(metric, statistics, columns, groups, others, Sampling(resamples, confidence, seed))
+    return found.values, found.comparisons
+
+
+def _measure_one(measured: Metric, rows: SplitRows, said: Mapping[str, Said], others: Sequence[str], how: Sampling) -> Paired:
+    statistics: dict[str, Statistic] = {}
+    scores: dict[str, Numbers] = {}
+    for subject, given in said.items():
+        statistic = measured.statistic(rows, given)
+        column = measured.scores(rows, given)
+        if statistic is not None:
+            statistics[subject] = statistic
+        if column is not None:
+            scores[subject] = checked(column, f"{subject}'s {measured.name}")
+    return pair(measured.name, statistics, scores, rows.groups, others, how)
+
+
+def _differing(candidate: Sequence[str], base: Sequence[str], groups: Sequence[str], how: Sampling) -> MetricValue:
+    column = np.array([float(ours != theirs) for ours, theirs in zip(candidate, base, strict=True)])
+    return pair(DIFFERS_FROM_BASE, {CANDIDATE: mean(column)}, {CANDIDATE: column}, groups, (), how).values[CANDIDATE]
+
+
+def _net_wins(other: str, judged: Sequence[float | None], groups: Sequence[str], how: Sampling) -> Comparison | None:
+    """Share won less share lost, over the rows that were judged; None where none was."""
+    if len(judged) != len(groups):
+        raise Broken(f"{len(judged)} judgements of the candidate and {other} are given for {len(groups)} rows")
+    places = [at for at, verdict in enumerate(judged) if verdict is not None]
+    if not places:
+        return None
+    column = checked([verdict for verdict in judged if verdict is not None], f"the judgement against {other}", -1.0)
+    # A win is a score of 1 beside 0, a loss 0 beside 1, a tie a half each: then it is a comparison like any other.
+    ours, theirs = (1 + column) / 2, (1 - column) / 2
+    kept = [groups[at] for at in places]
+    scores = {CANDIDATE: ours, other: theirs}
+    return pair(NET_WINS, {name: mean(scores[name]) for name in scores}, scores, kept, [other], how).comparisons[0]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 from typing import Any, Generic, TypeVar
 
@@ -106,8 +107,9 @@ def paired_bootstrap(
     if rows == 0:
         nothing = {key: Interval(0.0, *s.span, 0) for key, s in statistics.items()}
         return Bootstrap(nothing, {pair: Interval(0.0, *_difference_span(statistics, pair), 0) for pair in pairs})
-    summed = {key: _sum_within_groups(s, groups) for key, s in statistics.items()}
-    number = len(set(groups))
+    membership = _membership(groups)
+    summed = {key: Statistic(membership @ s.contributions, s.value, s.span) for key, s in statistics.items()}
+    number = membership.shape[0]
     drawn = _resampled(summed, number, resamples, seed)
     left_out = {key: _leave_one_out(s) for key, s in summed.items()}
     points = {key: point(s) for key, s in statistics.items()}
@@ -129,35 +131,52 @@ def paired_bootstrap(
     return Bootstrap(values, differences)
 
 
-def _sum_within_groups(statistic: Statistic, groups: Sequence[str]) -> Statistic:
-    """The same statistic with one row of contributions a group, groups in sorted order."""
+def _membership(groups: Sequence[str]) -> Any:
+    """Which row is of which group: a sparse (groups, rows) of ones, groups in sorted order."""
     from scipy import sparse
 
     numbers = {name: number for number, name in enumerate(sorted(set(groups)))}
     codes, rows = np.array([numbers[g] for g in groups]), len(groups)
-    membership = sparse.csr_array((np.ones(rows), (codes, np.arange(rows))), shape=(len(numbers), rows))
-    return Statistic(membership @ statistic.contributions, statistic.value, statistic.span)
+    return sparse.csr_array((np.ones(rows), (codes, np.arange(rows))), shape=(len(numbers), rows))
 
 
 def _resampled(statistics: Mapping[Key, Statistic], groups: int, resamples: int, seed: int) -> dict[Key, Numbers]:
     """Every statistic on every resample: arrays of shape (resamples,)."""
     drawn: dict[Key, list[Numbers]] = {key: [] for key in statistics}
     widest = max([groups, *(s.contributions.shape[1] for s in statistics.values())])
+    dense = {key: s for key, s in statistics.items() if isinstance(s.contributions, np.ndarray)}
+    ends = np.cumsum([0, *(s.contributions.shape[1] for s in dense.values())])
+    beside = np.hstack([s.contributions for s in dense.values()]) if dense else None
     for times in _multiplicities(groups, resamples, seed, max(1, _BATCH_NUMBERS // widest)):
+        sums = {key: (s.contributions.T @ times.T).T for key, s in statistics.items() if key not in dense}
+        if beside is not None:
+            together = times @ beside  # one product for all of them
+            sums |= {key: together[:, ends[at] : ends[at + 1]] for at, key in enumerate(dense)}
         for key, statistic in statistics.items():
-            sums = (statistic.contributions.T @ times.T).T
-            drawn[key].append(statistic.value(np.ascontiguousarray(sums)))
+            drawn[key].append(statistic.value(np.ascontiguousarray(sums[key])))
     return {key: np.concatenate(parts) for key, parts in drawn.items()}
 
 
 def _multiplicities(groups: int, resamples: int, seed: int, batch: int) -> Iterator[Numbers]:
     """How often each group is in each resample, in batches of shape (<= batch, groups)."""
+    if resamples <= batch:
+        yield _all_multiplicities(groups, resamples, seed)
+        return
     source = np.random.default_rng(seed)
     for start in range(0, resamples, batch):
-        size = min(batch, resamples - start)
-        picked = source.integers(0, groups, size=(size, groups))
-        picked += np.arange(size)[:, None] * groups
-        yield np.bincount(picked.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
+        yield _drawn(source, min(batch, resamples - start), groups)
+
+
+@lru_cache(maxsize=2)
+def _all_multiplicities(groups: int, resamples: int, seed: int) -> Numbers:
+    """Kept, because tests of one size follow each other: metrics of a test, trials of a simulation. Not to be written to."""
+    return _drawn(np.random.default_rng(seed), resamples, groups)
+
+
+def _drawn(source: np.random.Generator, size: int, groups: int) -> Numbers:
+    picked = source.integers(0, groups, size=(size, groups))
+    picked += np.arange(size)[:, None] * groups
+    return np.bincount(picked.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
 
 
 def _leave_one_out(statistic: Statistic) -> Numbers:

@@ -26,6 +26,7 @@ GOOD = {"candidate": 0.95, "champion": 0.8, "base": 0.3}
 MODEL = ModelParams(name="support", task=Task.CLASSIFY, base="./base")
 POLICY = GateParams(
     min_test_rows=100,
+    parity=(),
     thresholds={"accuracy": 0.85},
     not_worse_than_champion={"accuracy": 0.02, "macro_f1": 0.02},
     better_than_base={"accuracy": 0.1},

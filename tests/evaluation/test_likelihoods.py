@@ -132,11 +132,11 @@ def test_rows_of_both_sorts_are_each_counted_by_their_own_metric(tmp_path: Path)
 
     # What is enough is judged by the rows of the first metric, and nothing is "measured on too few" for being of one sort.
     asks = {"thresholds": {"exact_match": 0.9}, "better_than_base": {"prefers_chosen": 0.1}}
-    decision = gate(found, world.training, GateParams(min_test_rows=40, **asks))
+    decision = gate(found, world.training, GateParams(min_test_rows=40, parity=(), **asks))
     assert decision.verdict is Outcome.PASSED, [c.detail for c in decision.checks]
     assert gate(found, world.training, GateParams(min_test_rows=41, **asks)).verdict is Outcome.INSUFFICIENT
     short = found.model_copy(update={"counted": {"prefers_chosen": 41, "exact_match": 120}})
-    refused = {c.name for c in gate(short, world.training, GateParams(min_test_rows=40, **asks)).failed}
+    refused = {c.name for c in gate(short, world.training, GateParams(min_test_rows=40, parity=(), **asks)).failed}
     assert refused == {"better_than_base.prefers_chosen"}
 
     html = report(
@@ -163,7 +163,9 @@ def test_a_metric_without_a_row_of_its_kind_is_insufficient(tmp_path: Path) -> N
 
     params = EvaluateParams(metrics=("exact_match", "prefers_chosen"), resamples=200)
     found = evaluate_rows(world.training, world.champion, world.splits, params, rows, answer=answer, out=tmp_path / "evaluation")
-    decision = gate(found, world.training, GateParams(min_test_rows=50, thresholds={"exact_match": 0.5, "prefers_chosen": 0.1}))
+    decision = gate(
+        found, world.training, GateParams(min_test_rows=50, thresholds={"exact_match": 0.5, "prefers_chosen": 0.1}, parity=())
+    )
     assert {c.name: c.verdict for c in decision.failed} == {"thresholds.prefers_chosen": Outcome.INSUFFICIENT}
 
 

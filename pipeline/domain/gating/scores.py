@@ -120,7 +120,7 @@ def _worth_tuning(
 ) -> Iterator[GateCheck]:
     """A check for each cheaper answer that was measured; of the task generate the bare base is its zero-shot rung."""
     measured = {subject.name for subject in evaluation.subjects}
-    rungs = [rung.value for rung in Rung if rung.value in measured]
+    rungs = [str(rung.value) for rung in Rung if rung.value in measured]
     asked = (evaluation.params.get("ladder") or {}).get("rungs", ())
     if training.task is Task.GENERATE and Rung.ZERO_SHOT in asked and Rung.ZERO_SHOT not in measured and BASE in measured:
         rungs.append(BASE)
