@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, data, drift, export, look, plan, records, release, report, run, sweep
+from pipeline.commands import audit, curve, data, drift, export, look, plan, records, release, report, run, sweep
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ for command in (
     drift.drift,
     plan.plan,
     sweep.sweep,
+    curve.curve,
     release.promote,
     release.rollback,
     release.releases,

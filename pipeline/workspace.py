@@ -205,6 +205,11 @@ class Project:
         return self.state / "sweeps"
 
     @property
+    def curves(self) -> Path:
+        """Of each learning curve a folder: shares/ with what each training came to, curve.json, curve.html."""
+        return self.state / "curves"
+
+    @property
     def locks(self) -> Path:
         return self.state / "locks"
 

@@ -8,9 +8,14 @@ from pipeline.domain.record import Record, Value
 
 
 class CurvePoint(Value):
-    """One training on a share of the rows, measured on the whole test side. training: digest of its record."""
+    """One training on a share of the rows, measured on the whole test side.
+
+    rows: how many were asked for. trained: how many the share has; groups are kept whole, so it may be a few more. training:
+    digest of its record.
+    """
 
     rows: int
+    trained: int
     seed: int
     training: str
     score: float
@@ -88,3 +93,16 @@ class Curve(Record):
 
     def of(self, rows: int) -> Share | None:
         return next((share for share in self.shares if share.rows == rows), None)
+
+
+class CurveResult(Value):
+    """A curve as a command made it. name: of its tracked run. run: whose splits were used. ended: why it stopped. seconds: of
+    training, all sittings together. page: where it is shown."""
+
+    name: str
+    run: str
+    ended: str
+    seconds: float
+    cost: float | None
+    curve: Curve
+    page: str

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.exploring.power_law import LEAST_SIZES, Floats, ahead
 from pipeline.exploring.topics import Vectors
 
-Floats = npt.NDArray[np.float64]
 Learner = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Floats]
 """(rows to learn from, rows to be asked) → the error on each row asked, 0 to 1."""
 
@@ -41,8 +41,8 @@ class Curve:
 def probe(rows: int, learner: Learner, *, repeats: int) -> Curve:
     """Errors of `learner` on a fifth of `rows` held out, learned from a tenth to all of the others; each time another fifth.
 
-    The power law error = a + b * size^-c (Hestness et al. 2017; Viering & Loog 2021) is fitted to the means; its interval comes
-    from fitting it again to draws, with replacement, of the repeats.
+    A power law (power_law.py) is fitted to the means; its interval comes from fitting it again to draws, with replacement, of the
+    repeats.
     """
     generator = np.random.default_rng(_SEED)
     held = max(rows // 5, 1)
@@ -86,28 +86,9 @@ def neighbour(vectors: Vectors, answers: Sequence[str], likeness: Callable[[str,
 
 
 def _doubled(sizes: npt.NDArray[np.int64], errors: Floats, generator: np.random.Generator) -> tuple[float, float, float] | None:
-    told = []
-    for _ in range(_RESAMPLES):
-        drawn = errors[:, generator.integers(0, errors.shape[1], errors.shape[1])].mean(1)
-        at = _power_law(sizes, drawn, 2 * int(sizes[-1]))
-        if at is not None:
-            told.append(at)
-    if len(told) < _RESAMPLES / 2:
+    if len(sizes) < LEAST_SIZES:
         return None
-    low, middle, high = np.quantile(told, [0.025, 0.5, 0.975]).tolist()
+    repeats = errors.shape[1]
+    drawn = np.stack([errors[:, generator.integers(0, repeats, repeats)].mean(1) for _ in range(_RESAMPLES)])
+    low, middle, high = np.quantile(ahead(sizes.tolist(), drawn, 2 * int(sizes[-1])), [0.025, 0.5, 0.975]).tolist()
     return low, middle, high
-
-
-def _power_law(sizes: npt.NDArray[np.int64], errors: Floats, at: int) -> float | None:
-    from scipy.optimize import curve_fit
-
-    def law(size: Floats, floor: float, gain: float, rate: float) -> Floats:
-        return np.asarray(floor + gain * (size / sizes[0]) ** -rate)
-
-    try:
-        fitted, _ = curve_fit(
-            law, sizes.astype(float), errors, p0=(errors[-1] / 2, max(errors[0], 1e-3), 0.3), bounds=([0, 0, 0.01], [1, 1, 2])
-        )
-    except (RuntimeError, ValueError):
-        return None
-    return float(law(np.array([float(at)]), *fitted)[0])
