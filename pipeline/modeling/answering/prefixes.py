@@ -26,7 +26,7 @@ def grouped(prompts: Sequence[Sequence[int]], *, batch_size: int, call: int = CA
     Few-shot prompts of several subjects, say, share their examples by subject: there is a group wherever computing what is
     shared once saves more than the calls that it takes. call: what a batch costs beside its tokens, in tokens.
     """
-    order = sorted(range(len(prompts)), key=lambda place: prompts[place])
+    order = sorted(range(len(prompts)), key=lambda place: list(prompts[place]))
     if not order:
         return []
     common = [_common(prompts[one], prompts[other]) for one, other in pairwise(order)]

@@ -43,7 +43,9 @@ class Remembered:
         """What is kept under those of `keys` that are known; see `key`."""
         found: dict[str, Any] = {}
         with self._open() as store:
-            for start in range(0, len(keys), _AT_ONCE) if store else ():
+            if store is None:
+                return found
+            for start in range(0, len(keys), _AT_ONCE):
                 some = keys[start : start + _AT_ONCE]
                 places = ",".join("?" * len(some))
                 for name, value, check in store.execute(f"SELECT name, value, sum FROM kept WHERE name IN ({places})", some):

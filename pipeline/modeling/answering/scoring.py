@@ -130,7 +130,8 @@ def _read(bare: Any, beginning: Cache | None, lines: Sequence[_Line], shared: in
     # Which of a line's texts each token belongs to: 0 its prompt, then its continuations; -1 is padding.
     texts = torch.full((len(lines), width), -1)
     positions = torch.zeros((len(lines), width), dtype=torch.long)
-    places, targets, owners, number = [], [], [], 0
+    places, targets, owners = list[int](), list[int](), list[int]()
+    number = 0
     for row, line in enumerate(lines):
         own = torch.tensor(line.prompt[shared:])
         at = len(own)

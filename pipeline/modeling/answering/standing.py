@@ -85,6 +85,11 @@ class Standing:
             subject = self._subjects.pop(name)
             self._carriers.take_off(subject.model, subject.handshake, subject.adapter)
 
+    @property
+    def device_class(self) -> str:
+        """On what kind of device they answer."""
+        return device_class()
+
     def prompt_ids(self, name: str, inputs: Sequence[str]) -> list[list[int]]:
         """What `name` reads of each conversation before it answers, in ids."""
         with self._lock:
