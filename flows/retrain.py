@@ -101,7 +101,7 @@ def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: dat
             if not _step(world, run, params, "train", tracker):
                 replay_curves(run.workspace, tracker)
             _step(world, run, params, "evaluate")
-            decision = do("gate", lambda: run_gate(run.workspace, params))
+            decision = do("gate", lambda: run_gate(world, run.workspace, params))
             log_evidence(run.workspace, tracker)
         kept = do("keep run", lambda: keep_run(world.git, run, "run", f"{run.key}: the gate says {decision.verdict}"))
         return _end(world, kept, run, params, snapshot, decision, tracker.run_id)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
-from pipeline.domain.measured import EvaluationReport
+from pipeline.domain.measured import CostReport, EvaluationReport
 from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder
 from pipeline.errors import Broken, Misuse
@@ -27,14 +27,20 @@ if TYPE_CHECKING:
     from pipeline.params import Params
 
 
-def run_gate(workspace: Workspace, params: Params) -> GateDecision:
-    """Decide on the candidate, and write the decision and the report page beside each other."""
-    from pipeline.steps.gate import gate
+def run_gate(world: World, workspace: Workspace, params: Params) -> GateDecision:
+    """Decide on the candidate, and write the decision and the report page beside each other.
+
+    That its test rows were looked at goes into the ledger first: a look that is not counted would be one for free.
+    """
+    from pipeline.steps.gate import gate, spend
     from pipeline.steps.report import report
 
     training, evaluation = TrainingRun.read(workspace.training_record), EvaluationReport.read(workspace.evaluation_record)
     _check_chain(workspace, training, evaluation)
-    decision = gate(evaluation, training, params.gate)
+    splits = Splits.read(workspace.splits_record)
+    looks = spend(evaluation, splits.test, model=params.model.name, by=world.actor, ledger=world.ledger)
+    costs = CostReport.read(workspace.costs_record) if workspace.costs_record.is_file() else None
+    decision = gate(evaluation, training, params.gate, costs=costs, looks=looks)
     decision.write(workspace.decision_record)
     page = report(
         decision,
@@ -42,12 +48,13 @@ def run_gate(workspace: Workspace, params: Params) -> GateDecision:
         training,
         snapshot=Snapshot.read(workspace.snapshot_record),
         validation=ValidationReport.read(workspace.validation_record),
-        splits=Splits.read(workspace.splits_record),
+        splits=splits,
         champion=Champion.read(workspace.champion_record),
         curation=Curation.read(workspace.curation_record),
         predictions=workspace.evaluation / "predictions.parquet",
         curves=workspace.training / "curves.jsonl",
         test=workspace.splits,
+        costs=costs,
     )
     workspace.report_page.write_text(page, encoding="utf-8")
     return decision

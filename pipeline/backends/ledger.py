@@ -66,7 +66,7 @@ class SqlLedger:
         at: datetime,
         record: str | None = None,
     ) -> Event:
-        named = None if event is EventKind.ERASED else version
+        named = version or None  # which events name none is checked by the event itself
         check_words(actor=actor, reason=reason, model=model, version=named, stage=stage, leaves=leaves)
         if at.tzinfo is None:
             raise Misuse("the time of an event needs its offset from UTC", where=at.isoformat())

@@ -69,6 +69,11 @@ class EventKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     REVOKED = "revoked"
     ERASED = "erased"
+    JUDGED = "judged"
+
+
+_OF_NO_VERSION = frozenset({EventKind.ERASED, EventKind.JUDGED})
+"""Events that are not about a version: a record may be behind many or none, a candidate that is judged is none yet."""
 
 
 class Event(Record):
@@ -78,7 +83,7 @@ class Event(Record):
     stage: for promoted and rolled_back. leaves: the version that held the stage before, where there was one; for a
     rollback it is always named, so that a retry after a crash finds its work done.
     record: for registered, the ModelVersion's JSON itself, so that the ledger alone knows every version; for erased, that of the
-    Erasure (domain/erasure.py), which is the subject then, and `version` is empty: a record may be behind many versions, or none.
+    Erasure (domain/erasure.py), for judged that of the HoldoutUse (domain/measured.py), which is the subject then.
     """
 
     kind: ClassVar[str] = "event"
@@ -100,9 +105,13 @@ class Event(Record):
     def _check_record(self) -> Self:
         if self.record is not None and digest_bytes(self.record.encode()) != self.subject:
             raise ValueError("the record in the event is not the one that its subject names")
-        if (self.event is EventKind.ERASED) != (not self.version):
-            raise ValueError("an event names a version, unless it says what was erased")
+        if self.of_no_version != (not self.version):
+            raise ValueError("an event names a version, unless it says what was erased or that test rows were looked at")
         return self
+
+    @property
+    def of_no_version(self) -> bool:
+        return self.event in _OF_NO_VERSION
 
     @property
     def parents(self) -> tuple[str, ...]:

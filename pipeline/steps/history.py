@@ -53,5 +53,6 @@ def _sentence(event: Event) -> str:
         EventKind.PROMOTED: f"{event.actor} promoted version {event.version} to {event.stage}{after}",
         EventKind.ROLLED_BACK: f"{event.actor} rolled {event.stage} back from {event.leaves} to {event.version}",
         EventKind.REVOKED: f"{event.actor} revoked version {event.version}",
+        EventKind.JUDGED: f"{event.actor} had a candidate judged",
     }[event.event]
     return f"{said}: {event.reason}"
