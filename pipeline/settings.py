@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     """Name of the DVC remote to push to; default the one in .dvc/config."""
     record_key: SecretStr | None = None
     """The secret of keyed digests, 64 hex digits; default a file in the state folder, made once (docs/forgetting.md)."""
+    judge_url: SecretStr | None = None
+    """Where evaluate.judge's model is asked: an OpenAI-compatible address such as https://HOST/v1 (docs/judge.md)."""
+    judge_key: SecretStr | None = None
+    """The key that is sent there, where one is wanted."""
     workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
     """How many processes take rows in; 1 keeps all work in one. What is written does not depend on it."""
     actor: str | None = None
