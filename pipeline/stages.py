@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, ValidationReport
+from pipeline.domain.measured import SuiteFiles
 from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.errors import Misuse
 from pipeline.ports import Embedder, Progress, Tracker, silent
-from pipeline.wiring import World, find_base, find_encoder
+from pipeline.wiring import World, find_base, find_detector, find_encoder, find_judge
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def train_in(
 def _evaluate(world: World, workspace: Workspace, params: Params, progress: Progress) -> None:
     from pipeline.steps.evaluate import evaluate
 
-    champion = Champion.read(workspace.champion_record)
+    champion, base = Champion.read(workspace.champion_record), find_base(world, workspace, params)
+    files = SuiteFiles.read(workspace.suites_record)
     evaluate(
         TrainingRun.read(workspace.training_record),
         champion,
@@ -146,7 +148,12 @@ def _evaluate(world: World, workspace: Workspace, params: Params, progress: Prog
         data=workspace.splits,
         adapter=workspace.training / "adapter",
         champion_adapter=workspace.champion / "adapter" if champion.version else None,
-        base=find_base(world, workspace, params),
+        base=base,
         out=workspace.evaluation,
+        files=files,
+        files_folder=workspace.suites,
+        detector=find_detector(params),
+        judge=find_judge(world, workspace, params, files, base),
+        cache=world.project.cache,
         progress=progress,
     )

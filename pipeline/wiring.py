@@ -17,7 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.data import Snapshot
-from pipeline.ports import Archive, Expectations, Ledger, PastRuns, Progress, RecordIndex, Registry, Snapshots, Tracker, silent
+from pipeline.domain.measured import SuiteFiles
+from pipeline.ports import (
+    Archive,
+    Detector,
+    Expectations,
+    Judge,
+    Ledger,
+    PastRuns,
+    Progress,
+    RecordIndex,
+    Registry,
+    Snapshots,
+    Tracker,
+    silent,
+)
 from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
 
@@ -152,6 +166,27 @@ def find_encoder(world: World, workspace: Workspace, params: Params) -> Path:
         return find_base(world, workspace, params)
     model = params.model.model_copy(update={"base": chosen.encoder, "revision": chosen.revision})
     return find_base(world, workspace, params.model_copy(update={"model": model}))
+
+
+def find_detector(params: Params) -> Detector:
+    """What finds personal data, of the types that clean.personal_types name."""
+    from pipeline.backends.personal_data import PatternPersonalData
+
+    return PatternPersonalData(params.clean.personal_types)
+
+
+def find_judge(world: World, workspace: Workspace, params: Params, files: SuiteFiles, base: Path) -> Judge | None:
+    """Who judges answers, where params name somebody. files: what evaluation reads, a reward model among it."""
+    asked = params.evaluate.judge
+    if asked is None:
+        return None
+    if asked.by == "endpoint":
+        from pipeline.backends.judge import EndpointJudge
+
+        return EndpointJudge(asked, world.settings.judge_url, world.settings.judge_key)
+    from pipeline.modeling.answering.judge import RewardJudge
+
+    return RewardJudge(workspace.suites / files.place(asked.model), base, params.model)
 
 
 def run_ingest(

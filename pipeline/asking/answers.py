@@ -55,8 +55,8 @@ def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = s
     def ask(name: str, rows: SplitRows) -> list[str]:
         if rows.kinds[0] in WEIGHED:
             return weigh(rows.inputs, rows.expected, rows.kinds, partial(log_probs, name))
-        options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
-        return subjects.answers(name, rows.inputs, progress=progress, **options)
+        most, size = params.max_new_tokens, params.batch_size
+        return subjects.answers(name, rows.inputs, max_new_tokens=most, batch_size=size, progress=progress)
 
     def answer(name: str, rows: SplitRows) -> Said:
         if set(rows.kinds) == {ExampleKind.LABEL}:

@@ -36,8 +36,8 @@ def rungs(
     """Each rung that the task has a use for, by its name, fitted to the training rows."""
 
     def ask_base(inputs: Sequence[str]) -> list[str]:
-        options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
-        return subjects.answers(BASE, inputs, progress=progress, **options)
+        most, size = params.max_new_tokens, params.batch_size
+        return subjects.answers(BASE, inputs, max_new_tokens=most, batch_size=size, progress=progress)
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         return subjects.embeddings(BASE, texts, batch_size=params.batch_size, progress=progress)

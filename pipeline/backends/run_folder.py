@@ -29,7 +29,8 @@ CODE = ("pipeline", "flows", "dvc.yaml", ".dvc/config", ".dvcignore", "pyproject
 DATA_STAGES = ["validate", "drift", "curate", "split"]
 STAGES = [*DATA_STAGES, "train", "evaluate"]
 KINDS = ("run", "data", "invalid")
-_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in ("snapshot", "frozen", "reserved", "reviewed", "starts", "suites", "champion")))
+_PLACED = ("snapshot", "frozen", "reserved", "reviewed", "starts", "suites", "champion")
+_CARRIED = ("dvc.lock", *(f"data/{name}.dvc" for name in _PLACED))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Measure the candidate, the champion and the bare base on the same test rows, in one pass. Verdicts are not made here.
+"""Measure the candidate, the champion, the bare base and cheaper answers on the same test rows, in one pass. No verdict is made.
 
 Everything that is read is checked against the digest it was recorded under first: numbers about other bytes are worth nothing.
 """
@@ -6,34 +6,63 @@ Everything that is read is checked against the digest it was recorded under firs
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pipeline.asking.answers import Answer, answering, as_said, labelled, load
+from pipeline.asking.belonging import check_files, check_inputs
+from pipeline.asking.parity import parity
+from pipeline.asking.rungs import identities, learned_rows, rungs
+from pipeline.asking.timing import machine, time_answers
+from pipeline.asking.ways import ask_suites
 from pipeline.domain.curated import Splits
 from pipeline.domain.data import LEARNED_KINDS, ExampleKind, Task
-from pipeline.domain.measured import EvaluationReport, Subject
+from pipeline.domain.measured import (
+    BASE,
+    CANDIDATE,
+    CHAMPION,
+    NET_WINS,
+    Cost,
+    CostReport,
+    EvaluationReport,
+    Exposure,
+    Parity,
+    Subject,
+    SuiteFiles,
+    SuiteReport,
+)
 from pipeline.domain.model import Champion, TrainingRun
-from pipeline.domain.record import describe_files, digest_value, first_difference
-from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.evaluation.comparison import measure
-from pipeline.evaluation.likelihoods import WEIGHED, weigh
-from pipeline.evaluation.metrics import metric
-from pipeline.evaluation.rows import Said, SplitRows, read_split, write_predictions
+from pipeline.evaluation.metrics import Metric, chosen, metric
+from pipeline.evaluation.plots import write_plots
+from pipeline.evaluation.rows import Said, SplitRows, read_ids, read_split, write_predictions
 from pipeline.params import EvaluateParams, ModelParams
-from pipeline.ports import Progress, silent
+from pipeline.ports import Detector, Judge, Progress, silent
 
-if TYPE_CHECKING:
-    from pipeline.modeling.answering.generate import Subjects
 
-Answer = Callable[[str, SplitRows], Said]
-"""Given a subject (candidate, champion or base) and the test rows: what it said, a text a row."""
+def _nothing(*_: object) -> tuple[()]:
+    return ()
 
-CENTROID_ROWS = 50
-"""Training rows a label that the bare base's labels are made of: more move the means little and cost an embedding each."""
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What is measured besides the answers of candidate, champion and base; by default nothing.
+
+    metrics: bound to their settings. rungs: cheaper answers by name, with what they were made of. suites, parity, costs: made
+    once the answers are there. device: on which it is timed. trained_on, files: see EvaluationReport.
+    """
+
+    metrics: tuple[Metric, ...] | None = None
+    rungs: Mapping[str, str] = field(default_factory=dict)
+    judge: Judge | None = None
+    suites: Callable[[Mapping[str, str], Mapping[str, Said]], Sequence[SuiteReport | tuple[Exposure, ...]]] = _nothing
+    parity: Callable[[Said], tuple[Parity, ...]] = _nothing
+    costs: Callable[[Sequence[str]], tuple[Cost, ...]] = _nothing
+    device: str = "unknown"
+    trained_on: int = 0
+    files: str = ""
 
 
 def evaluate(
@@ -48,28 +77,65 @@ def evaluate(
     champion_adapter: Path | None,
     base: Path,
     out: Path,
+    files: SuiteFiles | None = None,
+    files_folder: Path | None = None,
+    detector: Detector | None = None,
+    judge: Judge | None = None,
+    cache: Path | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
-    """Evaluate the adapter of `training` and leave evaluation.json, predictions.parquet and metrics.json in `out`.
+    """Evaluate the adapter of `training`; leave evaluation.json, costs.json, predictions.parquet, metrics.json, plots/ in `out`.
 
     Asked are the test rows of the kinds that the metrics count; none is no error: the report then says rows=0, which the gate
     calls insufficient. data: folder of the splits record. base: folder of the base model. champion_adapter: the champion's
-    adapter folder, None when nobody holds production.
+    adapter folder, None when nobody holds production. files, files_folder: what params ask to read, and where it lies. detector:
+    finds personal data. judge: who judges, where params name one. cache: folder where answers are kept.
 
-    Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one.
+    Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one, BadInput for a suite that
+    cannot be read.
     """
     check_inputs(training, champion, splits, model, adapter=adapter, champion_adapter=champion_adapter)
+    files, folder = files or SuiteFiles(), files_folder or out
+    check_files(files, folder)
+    placed = _placed(params, files)
+    metrics = chosen(placed, root=folder, detector=detector)
     rows = read_split(data, splits.test, asked_kinds(params.metrics))
-    answer: Answer = _nobody
-    if len(rows):
-        held = champion_adapter if champion.adapter_digest is not None else None
-        subjects = _load(training, model, base=base, adapter=adapter, champion_adapter=held)
-        rows = as_said(rows, subjects)
-        if model.task is Task.CLASSIFY:
-            texts, labels = _labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
-            subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
-        answer = answering(subjects, params, progress)
-    return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out)
+    if not len(rows):
+        return evaluate_rows(training, champion, splits, params, rows, answer=_nobody, out=out, further=Further(metrics))
+    held = champion_adapter if champion.adapter_digest is not None else None
+    subjects = load(training, model, base=base, adapter=adapter, champion=held, cache=cache)
+    rows = as_said(rows, subjects)
+    if model.task is Task.CLASSIFY:
+        texts, labels = labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
+        subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
+    ask, train = answering(subjects, params, progress), learned_rows(data, splits, model, params)
+    cheaper = rungs(subjects, train, params, model, progress) if _laddered(rows) else {}
+
+    def answer(name: str, asked: SplitRows) -> Said:
+        return cheaper[name](asked) if name in cheaper else ask(name, asked)
+
+    def tokens(name: str) -> tuple[int, int]:
+        spent = subjects.spent(BASE if name in cheaper else name)
+        return spent.prompt_tokens, spent.answer_tokens
+
+    def costs(names: Sequence[str]) -> tuple[Cost, ...]:
+        with subjects.unremembered():
+            size = params.batch_size
+            return time_answers(answer, names, rows, params.cost, batch_size=size, tokens=tokens, progress=progress)
+
+    where = {suite.name: folder / files.place(suite.file) for suite in params.suites if suite.file is not None}
+    further = Further(
+        metrics=metrics,
+        rungs=identities(list(cheaper), train, params, base=training.base.digest),
+        judge=judge,
+        suites=partial(ask_suites, subjects, placed, where, rows, metrics[0], judge=judge, progress=progress),
+        parity=lambda said: parity(subjects, rows, said, params, model, training.base, base=base, adapter=adapter),
+        costs=costs,
+        device=subjects.device_class,
+        trained_on=len(set(rows.ids) & read_ids(data, splits.train)),
+        files=files.digest,
+    )
+    return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out, further=further, progress=progress)
 
 
 def evaluate_rows(
@@ -81,38 +147,59 @@ def evaluate_rows(
     *,
     answer: Answer,
     out: Path,
+    further: Further | None = None,
+    progress: Progress = silent,
 ) -> EvaluationReport:
     """The same with the test rows read and the models behind one function, which is asked once a subject."""
-    subjects = {"candidate": training.adapter_digest, "base": training.base.digest}
+    further = further or Further()
+    metrics = further.metrics or tuple(metric(name) for name in params.metrics)
+    subjects = {CANDIDATE: training.adapter_digest, BASE: training.base.digest, **further.rungs}
     if champion.adapter_digest is not None:
-        subjects = {"candidate": training.adapter_digest, "champion": champion.adapter_digest, "base": training.base.digest}
+        subjects = {CANDIDATE: training.adapter_digest, CHAMPION: champion.adapter_digest, **subjects}
     said = {name: answer(name, rows) if len(rows) else Said([]) for name in subjects}
+    won = _judged(further.judge, params, rows, said, progress) if further.judge is not None and len(rows) else None
     measured = measure(
         rows,
         said,
-        [metric(name) for name in params.metrics],
+        metrics,
         slices=params.slices,
         resamples=params.resamples,
         confidence=params.confidence,
         seed=params.seed,
+        net_wins=won,
     )
-    predictions = write_predictions(out, rows, said, measured.scores)
+    models = {name: subjects[name] for name in (CANDIDATE, CHAMPION, BASE) if name in subjects}
+    asked = further.suites(models, said) if len(rows) else ()
+    counted = {m.name: number for m in metrics if (number := len(rows.places(m.kinds))) < len(rows)}
+    if won is not None and params.judge is not None:
+        counted[NET_WINS] = min(params.judge.rows, len(rows))
     report = EvaluationReport(
         training=training.digest,
         champion=champion.digest,
         splits=splits.digest,
         test=splits.test.sha256,
         rows=len(rows),
-        counted={name: number for name in params.metrics if (number := len(rows.places(metric(name).kinds))) < len(rows)},
+        counted=counted,
         subjects=tuple(
             Subject(name=name, identity=identity, metrics=measured.values[name]) for name, identity in subjects.items()
         ),
         comparisons=measured.comparisons,
         slices=measured.slices,
-        predictions=predictions,
+        predictions=write_predictions(out, rows, said, measured.scores),
         params=params.model_dump(mode="json"),
+        trained_on=further.trained_on,
+        detectable=measured.detectable,
+        suites=tuple(one for one in asked if isinstance(one, SuiteReport)),
+        exposures=tuple(e for one in asked if isinstance(one, tuple) for e in one),
+        parity=further.parity(said[CANDIDATE]) if len(rows) else (),
+        judge=further.judge.name if further.judge is not None else None,
+        files=further.files,
     )
     report.write(out / "evaluation.json")
+    costs = further.costs(list(subjects)) if len(rows) else ()
+    CostReport(evaluation=report.digest, machine=machine(further.device), costs=costs).write(out / "costs.json")
+    labels = (rows.expected, said[CANDIDATE].texts) if training.task is Task.CLASSIFY else None
+    write_plots(out / "plots", report, labels=labels)
     (out / "metrics.json").write_text(json.dumps(flat_metrics(report), indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -120,93 +207,8 @@ def evaluate_rows(
 def flat_metrics(report: EvaluationReport) -> dict[str, float]:
     """Every measured value as subject.metric, and the number of rows: what `dvc metrics show` and the tracker take."""
     values = {f"{subject.name}.{m.metric}": m.value for subject in report.subjects for m in subject.metrics}
+    values |= {f"{s.name}.suite.{suite.name}": m.value for suite in report.suites for s in suite.subjects for m in s.metrics}
     return {"rows": report.rows, **values}
-
-
-def check_inputs(
-    training: TrainingRun,
-    champion: Champion,
-    splits: Splits,
-    model: ModelParams,
-    *,
-    adapter: Path,
-    champion_adapter: Path | None,
-) -> None:
-    """Refuse to measure what does not belong together (Misuse) or is not what was recorded (Tampered)."""
-    if training.splits != splits.digest:
-        raise Misuse(
-            f"the adapter was trained on splits {training.splits[:12]}, the test rows are of splits {splits.digest[:12]}",
-            fix="train on these splits first: rows held out here may have been trained on there",
-        )
-    if training.task is not model.task:
-        raise Misuse(f"the adapter was trained to {training.task}, params say {model.task}", where="model.task")
-    if wrong := first_difference(adapter, training.adapter):
-        raise Tampered(f"the candidate's adapter is not the one that was trained: {wrong}", where=str(adapter))
-    if champion.adapter_digest is None:
-        return
-    if champion_adapter is None or not champion_adapter.is_dir():
-        raise Broken(
-            f"version {champion.version} holds production, but its adapter is not here to be measured",
-            where=str(champion_adapter),
-            fix="run again, which puts the champion's adapter beside the data",
-        )
-    found = digest_value([f.model_dump(mode="json") for f in describe_files(champion_adapter)])
-    if found != champion.adapter_digest:
-        raise Tampered(
-            f"the champion's adapter has digest {found[:12]}, version {champion.version} was recorded with "
-            f"{champion.adapter_digest[:12]}",
-            where=str(champion_adapter),
-        )
-    if (task := _task_of(champion_adapter)) not in (None, model.task):
-        raise Misuse(
-            f"version {champion.version} holds production and was trained to {task}, params say {model.task}",
-            where="model.task",
-            fix="give the new task a model name of its own",
-        )
-
-
-def _load(training: TrainingRun, model: ModelParams, *, base: Path, adapter: Path, champion_adapter: Path | None) -> Subjects:
-    from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
-
-    subjects = Subjects(base, model)
-    # The candidate comes first: the bare base answers under the first adapter's template and precision.
-    subjects.add("candidate", adapter, files=training.adapter)
-    if champion_adapter is not None:
-        subjects.add("champion", champion_adapter)
-    return subjects
-
-
-def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = silent) -> Answer:
-    """How loaded subjects are asked: labelled rows for a label, pairs and texts for what they weigh, the others for an answer."""
-
-    def log_probs(name: str, inputs: list[str], outputs: list[str]) -> Sequence[float]:
-        return list(subjects.log_probs(name, inputs, outputs, batch_size=params.batch_size, progress=progress))
-
-    def ask(name: str, rows: SplitRows) -> list[str]:
-        if rows.kinds[0] in WEIGHED:
-            return weigh(rows.inputs, rows.expected, rows.kinds, partial(log_probs, name))
-        options = {"max_new_tokens": params.max_new_tokens, "batch_size": params.batch_size}
-        return subjects.answers(name, rows.inputs, progress=progress, **options)
-
-    def answer(name: str, rows: SplitRows) -> Said:
-        if set(rows.kinds) == {ExampleKind.LABEL}:
-            found = subjects.predict(name, rows.inputs, batch_size=params.batch_size, progress=progress)
-            return Said([prediction.label for prediction in found], [prediction.score for prediction in found])
-        said = [""] * len(rows)
-        for kinds in (WEIGHED, {ExampleKind.ANSWER, ExampleKind.CALL}):
-            places = rows.places(kinds)
-            for at, given in zip(places, ask(name, rows.only(places)) if places else (), strict=True):
-                said[at] = given
-        return Said(said)
-
-    return answer
-
-
-def as_said(rows: SplitRows, subjects: Subjects) -> SplitRows:
-    """Rows whose expected calls are spelled as the first adapter's template has them: compared is what is said."""
-    if ExampleKind.CALL not in rows.kinds:
-        return rows
-    return replace(rows, expected=subjects.spelled(rows.inputs, rows.expected, rows.kinds))
 
 
 def asked_kinds(metrics: Sequence[str]) -> frozenset[ExampleKind]:
@@ -214,26 +216,38 @@ def asked_kinds(metrics: Sequence[str]) -> frozenset[ExampleKind]:
     return frozenset[ExampleKind]().union(*(metric(name).kinds for name in metrics))
 
 
-def _labelled(train: SplitRows) -> tuple[list[str], list[str]]:
-    """At most CENTROID_ROWS training texts a label, with their labels. Ids are hashes, so the first by id are a fair sample."""
-    taken: Counter[str] = Counter()
-    chosen: list[int] = []
-    for at in sorted(range(len(train)), key=lambda at: train.ids[at]):
-        if taken[train.expected[at]] < CENTROID_ROWS:
-            taken[train.expected[at]] += 1
-            chosen.append(at)
-    return [train.inputs[at] for at in chosen], [train.expected[at] for at in chosen]
+def _laddered(rows: SplitRows) -> bool:
+    """Whether cheaper answers can be given: what is weighed is not answered."""
+    return set(rows.kinds) <= {ExampleKind.LABEL, ExampleKind.ANSWER, ExampleKind.CALL}
+
+
+def _judged(
+    judge: Judge, params: EvaluateParams, rows: SplitRows, said: Mapping[str, Said], progress: Progress
+) -> dict[str, list[float | None]]:
+    """Of champion and base, a row each: 1 where the candidate won, -1 where it lost, None for a row not drawn or not judged."""
+    from pipeline.evaluation.judging import net_wins
+
+    assert params.judge is not None
+    places = sorted(sorted(range(len(rows)), key=lambda at: rows.ids[at])[: params.judge.rows])
+    asked = rows.only(places)
+    found: dict[str, list[float | None]] = {}
+    for other in (CHAMPION, BASE):
+        if other in said:
+            ours, theirs = (said[who].only(places) for who in (CANDIDATE, other))
+            found[other] = [None] * len(rows)
+            for at, verdict in zip(places, net_wins(judge, asked.inputs, ours, theirs, progress=progress), strict=True):
+                found[other][at] = verdict
+    return found
+
+
+def _placed(params: EvaluateParams, files: SuiteFiles) -> EvaluateParams:
+    """The same with the schema's file where it lies beside the data."""
+    if params.format.schema_file is None or params.format.schema_file not in files.files:
+        return params
+    here = params.format.model_copy(update={"schema_file": files.place(params.format.schema_file)})
+    return params.model_copy(update={"format": here})
 
 
 def _nobody(name: str, rows: SplitRows) -> Said:
     """Answers an empty test split, for which no model need be loaded."""
     return Said([])
-
-
-def _task_of(adapter: Path) -> str | None:
-    """What the adapter says it was trained to do. Whether it says so rightly is checked when it is loaded."""
-    try:
-        told = json.loads((adapter / "tuneline.json").read_text(encoding="utf-8"))
-        return str(told["task"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
