@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, curve, data, drift, export, look, plan, records, release, report, run, sweep
+from pipeline.commands import audit, curve, data, drift, export, gate, look, plan, records, release, report, run, sweep
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ for command in (
 app.command(hidden=True)(run.step)
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
+app.add_typer(gate.app, name="gate")
 
 
 def main() -> None:

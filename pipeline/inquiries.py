@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.domain.advice import Advice
     from pipeline.domain.exploration import Exploration
     from pipeline.domain.planning import Plan
+    from pipeline.domain.simulation import Foresight
     from pipeline.modeling.hardware.work import Sides
     from pipeline.params import Params
 
@@ -126,3 +127,23 @@ def _planned(
             trying=trying,
             progress=progress,
         )
+
+
+def sight_of(world: World, params: Params, rows: tuple[int, ...]) -> Foresight:
+    """What tests of `rows` rows can show; without any, one as large as the newest run's, and larger ones. Nothing is run."""
+    from pipeline.backends.run_folder import head_run
+    from pipeline.domain.gating import GateDecision
+    from pipeline.steps.simulate import foresee
+
+    last: dict[str, float] = {}
+    kept = head_run(world.git, params.model.name)
+    held: list[int] = []
+    if kept is not None:
+        told = {name: world.git.show(kept.commit, f"work/{name}") for name in ("release/decision.json", "split/splits.json")}
+        if (text := told["release/decision.json"]) is not None:
+            last = GateDecision.from_json(text.decode(), where=kept.tag).detectable
+        if (text := told["split/splits.json"]) is not None:
+            held = [Splits.from_json(text.decode(), where=kept.tag).test.rows]
+    start = (held[0] if held and held[0] else 0) or params.gate.min_test_rows
+    sizes = rows or tuple(start * times for times in (1, 2, 4, 10))
+    return foresee(params.evaluate, params.gate, sizes, last=last, last_run=kept.key if kept else None)

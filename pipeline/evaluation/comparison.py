@@ -118,12 +118,14 @@ def _measure_one(measured: Metric, rows: SplitRows, said: Mapping[str, Said], ot
     statistics: dict[str, Statistic] = {}
     scores: dict[str, Numbers] = {}
     for subject, given in said.items():
-        statistic = measured.statistic(rows, given)
         column = measured.scores(rows, given)
-        if statistic is not None:
-            statistics[subject] = statistic
         if column is not None:
             scores[subject] = checked(column, f"{subject}'s {measured.name}")
+        # What scores each row is their mean, unless it says otherwise; scoring twice would cost as much again.
+        averaged = column is not None and measured.whole is None
+        statistic = mean(scores[subject]) if averaged else measured.statistic(rows, given)
+        if statistic is not None:
+            statistics[subject] = statistic
     return pair(measured.name, statistics, scores, rows.groups, others, how)
 
 

@@ -100,6 +100,16 @@ def detectable_by(differences: Sequence[float] | Numbers, groups: Sequence[str],
     return detectable(square, effective, alpha, power)
 
 
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share (Clopper & Pearson 1934, "The use of confidence or fiducial limits")."""
+    from scipy import stats
+
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
+    return round(low, 6), round(high, 6)
+
+
 def _group_sums(column: Numbers, groups: Sequence[str]) -> Numbers:
     _, codes = np.unique(np.array(groups, dtype=str), return_inverse=True)
     return np.asarray(np.bincount(codes, weights=column), dtype=np.float64)
