@@ -44,7 +44,8 @@ def paired_p(
     sizes, observed = np.abs(sums), float(sums.sum())
     unit = float(sizes.min())
     steps = np.rint(sizes / unit).astype(np.int64)
-    if np.abs(sizes / unit - steps).max() < 1e-9 and len(sums) * int(steps.sum()) <= _EXACT_STEPS:
+    alike = bool((steps == 1).all()) or len(sums) * int(steps.sum()) <= _EXACT_STEPS
+    if alike and np.abs(sizes / unit - steps).max() < 1e-9:
         return _counted(steps, round(observed / unit), alternative)
     drawn = _flipped_sums(sizes, seed)
     close = 1e-9 * float(sizes.sum())
@@ -80,7 +81,7 @@ def detectable(discordance: float, rows: float, alpha: float, power: float = 0.8
         return difference < noise + 1 / rows
 
     low, high = 0.0, 1.0
-    for _ in range(50):
+    for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if falls_short(middle) else (low, middle)
     return round(high, 6)
@@ -116,8 +117,14 @@ def _group_sums(column: Numbers, groups: Sequence[str]) -> Numbers:
 
 
 def _counted(steps: NDArray[np.int64], observed: int, alternative: str) -> float:
-    """Over all sign flips: the distribution of the sum, one group after the other."""
+    """Over all sign flips: the distribution of the sum, one group after the other; binomial where all are of one size."""
     whole = int(steps.sum())
+    if (steps == 1).all():
+        from scipy.special import bdtr
+
+        if alternative == "less":
+            return float(bdtr((whole + observed) // 2, whole, 0.5))
+        return min(1.0, 2 * float(bdtr((whole - abs(observed)) // 2, whole, 0.5)))
     chances = np.zeros(2 * whole + 1)
     chances[whole] = 1.0
     for step in (int(s) for s in steps):
