@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.domain.curated import SplitFile, Splits, SplitSide
 from pipeline.domain.model import TrainingRun
@@ -66,6 +66,20 @@ class Bench:
         _write(self.folder / "spent.json", {"seconds": round(seconds, 3)})
 
 
+class Uncapped:
+    """A tracked run that is not told of the cap on hours: what is left of a budget is another number at each sitting, and a
+    logged param can't be changed."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self._tracker.log_params({name: value for name, value in params.items() if name != "train.max_hours"})
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tracker, name)
+
+
 def measure_share(bench: Bench, sitting: Sitting, parent: Tracker) -> Measured | None:
     """What a share came to: as noted, or trained and measured now. None when the budget does not allow it."""
     place = bench.folder / "shares" / f"{sitting.rows}-{sitting.seed}.json"
@@ -112,7 +126,7 @@ def _trained(bench: Bench, sitting: Sitting, parent: Tracker) -> Measured:
                 bench.world,
                 workspace,
                 bench.params.model_copy(update={"train": train}),
-                child,
+                cast(Tracker, Uncapped(child)),
                 bench.progress,
                 checkpoints=bench.folder / "checkpoints",
             )
