@@ -6,17 +6,20 @@ held against what was measured. Bounds are those of an export (domain/exporting.
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.asking.answers import answering
 from pipeline.domain.data import ExampleKind, Task
 from pipeline.domain.exporting import BOUNDS, HALF_BOUND, Form
 from pipeline.domain.measured import Parity
 from pipeline.domain.model import BaseModelRef
 from pipeline.domain.tuning import Tuner
+from pipeline.evaluation.likelihoods import WEIGHED
 from pipeline.evaluation.rows import Said, SplitRows
 from pipeline.params import EvaluateParams, ModelParams
 
@@ -39,21 +42,20 @@ def parity(
     base: Path,
     adapter: Path,
 ) -> tuple[Parity, ...]:
-    """Hold other ways to run the candidate against `said`, what it answered to `rows`; only answers and labels are asked again.
+    """Hold other ways to run the candidate against `said`, what it said to `rows`, of which the first few by id are asked again.
 
     loaded and served are always compared, merged and quantized where params ask for them and the tuner has them.
     """
     if not params.parity_rows:
         return ()
-    places = [at for at in sorted(range(len(rows)), key=lambda at: rows.ids[at]) if rows.kinds[at] in _ASKED]
-    asked = rows.only(places[: params.parity_rows])
-    told = said.only(places[: params.parity_rows])
+    places = sorted(range(len(rows)), key=lambda at: rows.ids[at])[: params.parity_rows]
+    asked, told = rows.only(places), said.only(places)
     with tempfile.TemporaryDirectory() as folder:
         forms = _forms(params, ref, base, adapter, Path(folder), _same_as_taught(subjects, asked))
-    return (*forms, _served(subjects, asked, told, model, base, adapter, params.max_new_tokens))
+    return (*forms, _served(subjects, asked, told, params, model, base, adapter))
 
 
-_ASKED = frozenset({ExampleKind.LABEL, ExampleKind.ANSWER})
+_SAID = frozenset({ExampleKind.ANSWER, ExampleKind.CALL})
 
 
 def _forms(params: EvaluateParams, ref: BaseModelRef, base: Path, adapter: Path, folder: Path, same_tokens: bool) -> list[Parity]:
@@ -95,30 +97,42 @@ def _is_peft(admitted: Admitted) -> bool:
 
 def _same_as_taught(subjects: Subjects, rows: SplitRows) -> bool:
     """Whether prompts come to the ids that rows of training have before their answers."""
-    return subjects.params.task is Task.CLASSIFY or subjects.asks_as_taught("candidate", rows.inputs, rows.expected)
+    taught = rows.only(rows.places({ExampleKind.ANSWER}))
+    if subjects.params.task is Task.CLASSIFY or not len(taught):
+        return True
+    return subjects.asks_as_taught("candidate", taught.inputs, taught.expected)
 
 
 def _served(
-    subjects: Subjects, rows: SplitRows, said: Said, model: ModelParams, base: Path, adapter: Path, max_new_tokens: int
+    subjects: Subjects, rows: SplitRows, said: Said, params: EvaluateParams, model: ModelParams, base: Path, adapter: Path
 ) -> Parity:
     """The adapter by itself, asked one by one, as a server has it."""
     from pipeline.modeling.answering.generate import Subjects
 
     alone = Subjects(base, model)
     alone.add("served", adapter)
-    if model.task is Task.CLASSIFY:
-        answers = [alone.predict("served", [text])[0] for text in rows.inputs]
-        agreed = [one.label == label for one, label in zip(answers, said.texts, strict=True)]
-        differs = _apart([one.score for one in answers], list(said.confidences or ()))
-        same = True
-    else:
-        given = [alone.answers("served", [text], max_new_tokens=max_new_tokens)[0] for text in rows.inputs]
-        agreed = [one == text for one, text in zip(given, said.texts, strict=True)]
-        ours = [alone.log_probs("served", [asked], [text])[0] for asked, text in zip(rows.inputs, said.texts, strict=True)]
-        differs = _apart(ours, subjects.log_probs("candidate", rows.inputs, list(said.texts)))
-        same = alone.prompt_ids("served", rows.inputs) == subjects.prompt_ids("candidate", rows.inputs)
+    ask = answering(alone, params)
+    each = [ask("served", rows.only([at])) for at in range(len(rows))]
+    given = [one.texts[0] for one in each]
+    ours, theirs = [], []
+    for at, (kind, now, then) in enumerate(zip(rows.kinds, given, said.texts, strict=True)):
+        if kind in WEIGHED:
+            ours += json.loads(now)
+            theirs += json.loads(then)
+        elif said.confidences is not None:
+            ours += each[at].confidences or ()
+            theirs.append(said.confidences[at])
+        else:
+            # How likely each finds what was said tells more than whether the likeliest answers are the same letters.
+            ours += alone.log_probs("served", [rows.inputs[at]], [then])
+            theirs += subjects.log_probs("candidate", [rows.inputs[at]], [then])
+    asked = [text for text, kind in zip(rows.inputs, rows.kinds, strict=True) if kind in _SAID]
+    same = model.task is Task.CLASSIFY or alone.prompt_ids("served", asked) == subjects.prompt_ids("candidate", asked)
+    agreed = [now == then or kind in WEIGHED for kind, now, then in zip(rows.kinds, given, said.texts, strict=True)]
     share = sum(agreed) / len(agreed) if agreed else 0.0
-    return Parity(form="served", same_tokens=same, logits=differs, agreement=share, bound=SERVED_BOUND, rows=len(rows))
+    return Parity(
+        form="served", same_tokens=same, logits=_apart(ours, theirs), agreement=share, bound=SERVED_BOUND, rows=len(rows)
+    )
 
 
 def _apart(ours: Sequence[float], theirs: Sequence[float]) -> float:

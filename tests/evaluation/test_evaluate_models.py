@@ -23,6 +23,7 @@ from pipeline.domain.model import Champion, TrainingRun
 from pipeline.domain.record import digest_file
 from pipeline.evaluation.rows import read_predictions
 from pipeline.params import EvaluateParams, GateParams
+from pipeline.params.gate import HoldoutParams
 from pipeline.steps.evaluate import evaluate
 from pipeline.steps.gate import gate
 from pipeline.steps.report import report
@@ -106,8 +107,14 @@ def test_answers(base: Path, tmp_path: Path) -> None:
     assert found.metric("candidate", "token_f1").value > found.metric("base", "token_f1").value + 0.1
     assert found.metric("candidate", DIFFERS_FROM_BASE).value > 0
     assert found.comparison("champion", "token_f1") is not None
-    policy = GateParams(min_test_rows=10, not_worse_than_champion={"token_f1": 0.0}, better_than_base={"token_f1": 0.0})
-    assert gate(found, training, policy).verdict is Outcome.PASSED
+    policy = GateParams(
+        holdout=HoldoutParams(spending="off"),
+        min_test_rows=10,
+        not_worse_than_champion={"token_f1": 0.0},
+        better_than_base={"token_f1": 0.0},
+    )
+    decision = gate(found, training, policy)
+    assert decision.verdict is Outcome.PASSED, [c.detail for c in decision.failed]
     assert gate(found, training, policy.model_copy(update={"min_test_rows": 13})).verdict is Outcome.INSUFFICIENT
 
 
@@ -152,4 +159,5 @@ def test_pairs_and_texts_gate_a_chain_that_prefers(base: Path, tmp_path: Path) -
     lengths = [len(json.loads(answer)) for answer in answers["candidate"]]
     assert lengths == [2] * 13 + [3] + [1] * 8
     policy = GateParams(min_test_rows=14, thresholds={"prefers_chosen": 0.6}, better_than_base={"prefers_chosen": 0.0})
-    assert gate(found, training, policy).verdict is Outcome.PASSED
+    decision = gate(found, training, policy)
+    assert decision.verdict is Outcome.PASSED, [c.detail for c in decision.failed]
