@@ -39,6 +39,7 @@ from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.params import Params
 from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts, place_suites
+from pipeline.reporting import write_report
 from pipeline.stages import run_step
 from pipeline.terminal import say
 from pipeline.wiring import World, read_params, run_ingest
@@ -102,6 +103,7 @@ def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: dat
                 replay_curves(run.workspace, tracker)
             _step(world, run, params, "evaluate")
             decision = do("gate", lambda: run_gate(world, run.workspace, params))
+            do("report", lambda: write_report(run.workspace, decision))
             log_evidence(run.workspace, tracker)
         kept = do("keep run", lambda: keep_run(world.git, run, "run", f"{run.key}: the gate says {decision.verdict}"))
         return _end(world, kept, run, params, snapshot, decision, tracker.run_id)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.domain.curated import Curation, Frozen, Splits
 from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
-from pipeline.domain.measured import CostReport, EvaluationReport
+from pipeline.domain.measured import CostReport, EvaluationReport, SuiteFiles
 from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.domain.release import ModelVersion, ReleaseRecord, holder
 from pipeline.errors import Broken, Misuse
@@ -28,12 +28,11 @@ if TYPE_CHECKING:
 
 
 def run_gate(world: World, workspace: Workspace, params: Params) -> GateDecision:
-    """Decide on the candidate, and write the decision and the report page beside each other.
+    """Decide on the candidate, and write the decision. The page about it is reporting.py's.
 
     That its test rows were looked at goes into the ledger first: a look that is not counted would be one for free.
     """
     from pipeline.steps.gate import gate, spend
-    from pipeline.steps.report import report
 
     training, evaluation = TrainingRun.read(workspace.training_record), EvaluationReport.read(workspace.evaluation_record)
     _check_chain(workspace, training, evaluation)
@@ -42,21 +41,6 @@ def run_gate(world: World, workspace: Workspace, params: Params) -> GateDecision
     costs = CostReport.read(workspace.costs_record) if workspace.costs_record.is_file() else None
     decision = gate(evaluation, training, params.gate, costs=costs, looks=looks)
     decision.write(workspace.decision_record)
-    page = report(
-        decision,
-        evaluation,
-        training,
-        snapshot=Snapshot.read(workspace.snapshot_record),
-        validation=ValidationReport.read(workspace.validation_record),
-        splits=splits,
-        champion=Champion.read(workspace.champion_record),
-        curation=Curation.read(workspace.curation_record),
-        predictions=workspace.evaluation / "predictions.parquet",
-        curves=workspace.training / "curves.jsonl",
-        test=workspace.splits,
-        costs=costs,
-    )
-    workspace.report_page.write_text(page, encoding="utf-8")
     return decision
 
 
@@ -67,6 +51,7 @@ def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: Evalua
         ("evaluation of training", evaluation.training, training.digest),
         ("evaluation of champion", evaluation.champion, champion.digest),
         ("evaluation of splits", evaluation.splits, splits.digest),
+        ("evaluation of what it reads", evaluation.files, SuiteFiles.read(workspace.suites_record).digest),
         ("training of splits", training.splits, splits.digest),
         ("training of starts", training.starts, Starts.read(workspace.starts_record).digest),
         ("splits of validation", splits.validation, ValidationReport.read(workspace.validation_record).digest),
@@ -83,7 +68,7 @@ def _check_chain(workspace: Workspace, training: TrainingRun, evaluation: Evalua
 def log_evidence(workspace: Workspace, tracker: Tracker) -> None:
     """Put the run's pages, records and final scores where MLflow's readers look for them."""
     made = (workspace.validation / "validation.html", workspace.drift / "drift.html", workspace.curation / "curation.html")
-    for page in (workspace.report_page, *made):
+    for page in (workspace.report_page, workspace.report_data, *made):
         tracker.log_file(page, "reports")
     tracker.log_folder(workspace.validation / "data_docs", "reports/data_docs")
     for record in _records(workspace):
@@ -221,5 +206,7 @@ def _records(workspace: Workspace) -> list[Path]:
         workspace.champion_record,
         workspace.training_record,
         workspace.evaluation_record,
+        workspace.costs_record,
+        workspace.suites_record,
         workspace.decision_record,
     ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.curated import Curation, Splits
+from pipeline.domain.curve import Curve
 from pipeline.domain.data import Snapshot, ValidationReport
 from pipeline.domain.erasure import erased_files
 from pipeline.domain.gating import GateDecision
@@ -25,7 +26,6 @@ from pipeline.wiring import World
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
-    from pipeline.domain.curve import Curve
     from pipeline.params import Params
 
 PAGE, SAID = "report.html", "report.json"
@@ -68,14 +68,28 @@ def write_report(workspace: Workspace, decision: GateDecision, *, curve: Curve |
     said = report_json(decision, evaluation, training, dataset=snapshot.dataset, costs=costs, curve=curve)
     workspace.report_page.parent.mkdir(parents=True, exist_ok=True)
     workspace.report_page.write_text(html, encoding="utf-8")
-    workspace.report_page.with_name(SAID).write_text(said, encoding="utf-8")
+    workspace.report_data.write_text(said, encoding="utf-8")
     return workspace.report_page
+
+
+def known_curve(curves: Path, splits: str) -> Curve | None:
+    """The learning curve of these splits that holds most trainings, in the folder that `tuneline curve` keeps them in."""
+    found = []
+    for path in sorted(curves.glob("*/curve.json")):
+        try:
+            curve = Curve.read(path)
+        except Broken:
+            continue  # of another version of this program, or half of one: a page does without it
+        if curve.splits == splits and curve.points:
+            found.append(curve)
+    return max(found, key=lambda curve: len(curve.points), default=None)
 
 
 def find_report(world: World, params: Params, version: str | None, number: int | None = None) -> FoundReport:
     """The page of a version, checked against what it was registered with; or of a kept run, the newest by default.
 
-    A run's page that is gone is made again, from records and data that git and DVC hold: a refused candidate's too.
+    A run's page that is gone is made again, from records and data that git and DVC hold, a refused candidate's too; and so is one
+    whose splits have a learning curve by now.
     Raises Misuse for what there is not, Tampered for a page that is not the registered one.
     """
     if version is not None:
@@ -124,8 +138,9 @@ def _of_run(world: World, params: Params, number: int | None) -> FoundReport:
     kept = runs[-1]
     workspace = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
     page = workspace.report_page
-    if not page.is_file() or not page.with_name(SAID).is_file():
-        page = write_report(workspace, GateDecision.read(workspace.decision_record))
+    curve = known_curve(world.project.curves, Splits.read(workspace.splits_record).digest)
+    if curve is not None or not page.is_file() or not page.with_name(SAID).is_file():
+        page = write_report(workspace, GateDecision.read(workspace.decision_record), curve=curve)
     return FoundReport(kept.key, page, _parsed(page.with_name(SAID)))
 
 

@@ -158,6 +158,11 @@ class Workspace:
     def report_page(self) -> Path:
         return self.release / "report.html"
 
+    @property
+    def report_data(self) -> Path:
+        """What the page says, for machines."""
+        return self.release / "report.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Project:

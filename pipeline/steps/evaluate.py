@@ -101,7 +101,8 @@ def evaluate(
     metrics = chosen(placed, root=folder, detector=detector)
     rows = read_split(data, splits.test, asked_kinds(params.metrics))
     if not len(rows):
-        return evaluate_rows(training, champion, splits, params, rows, answer=_nobody, out=out, further=Further(metrics))
+        further = Further(metrics, files=files.digest)
+        return evaluate_rows(training, champion, splits, params, rows, answer=_nobody, out=out, further=further)
     held = champion_adapter if champion.adapter_digest is not None else None
     subjects = load(training, model, base=base, adapter=adapter, champion=held, cache=cache)
     rows = as_said(rows, subjects)
