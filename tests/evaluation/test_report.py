@@ -30,6 +30,7 @@ from pipeline.errors import Misuse, Tampered
 from pipeline.evaluation.plots import write_plots
 from pipeline.evaluation.worth import cheaper_as_good, worth_sentence
 from pipeline.params import GateParams
+from pipeline.reporting import known_curve
 from pipeline.steps.gate import gate
 from pipeline.steps.report import report, report_json, verdict_sentence
 
@@ -231,6 +232,20 @@ def test_a_learning_curve_is_told(world: World, evaluation: EvaluationReport) ->
     assert "2000 by the law" in seen
     with pytest.raises(Misuse, match="learning curve"):
         paged(world, decided(world, evaluation), evaluation, curve=curve.model_copy(update={"splits": "f" * 64}))
+
+
+def test_the_curve_of_these_splits_is_found(world: World, tmp_path: Path) -> None:
+    curve = curve_of(world)
+    for name, one in (
+        ("a", curve.model_copy(update={"points": curve.points[:1]})),
+        ("b", curve),
+        ("c", curve.model_copy(update={"splits": "f" * 64})),
+    ):
+        one.write(tmp_path / name / "curve.json")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "curve.json").write_text("{}")
+    assert known_curve(tmp_path, world.splits.digest) == curve
+    assert known_curve(tmp_path, "0" * 64) is None
 
 
 def curve_of(world: World) -> Curve:
