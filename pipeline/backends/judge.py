@@ -62,13 +62,16 @@ class EndpointJudge:
     def __init__(
         self,
         params: JudgeParams,
-        url: str,
+        url: SecretStr | str | None,
         key: SecretStr | None = None,
         *,
         tries: int = TRIES,
         first_pause: float = _FIRST_PAUSE_S,
     ) -> None:
-        self._params, self._address = params, Address.of(url)
+        if url is None:
+            raise Misuse("nobody said where the judge is", where="TUNELINE_JUDGE_URL", fix="set it, or leave out evaluate.judge")
+        self._params = params
+        self._address = Address.of(url.get_secret_value() if isinstance(url, SecretStr) else url)
         self._key = _checked(key)
         self._tries, self._first_pause = tries, first_pause
         self._reasons: Counter[str] = Counter()

@@ -319,3 +319,10 @@ def test_it_may_be_asked_from_within_an_event_loop() -> None:
 
     with judge_server(honest) as server:
         assert asyncio.run(within()) == [1]
+
+
+def test_an_address_is_needed() -> None:
+    with pytest.raises(Misuse, match="nobody said where the judge is"):
+        EndpointJudge(JudgeParams(by="endpoint", model="m"), None)
+    with judge_server(honest) as server:
+        assert EndpointJudge(JudgeParams(by="endpoint", model="m"), SecretStr(server.url)).prefer(_asked()) == [1]
