@@ -1,13 +1,15 @@
 """How likely a model finds each of several continuations of a prompt, the prompt read once.
 
-A row holds a prompt and, after it, its continuations side by side: each sees the prompt and itself, at the positions it would
-have alone. What prompts share is read once for all of them. A model whose states cannot be shared reads every pair by itself.
+Prompts are read first, with what all continuations of one begin with; what prompts share is read once for all of them. Then a row
+holds, after its prompt, the rest of its continuations side by side: each sees the prompt and itself, at the positions it would
+have alone. A model whose states cannot be shared reads every pair by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from transformers.cache_utils import Cache
 from pipeline.errors import Broken, Misuse
 from pipeline.modeling.answering.likelihood import log_probs
 from pipeline.modeling.answering.prefixes import grouped
-from pipeline.modeling.answering.states import bare_of, beginning, shareable, spread
+from pipeline.modeling.answering.states import bare_of, beginning, pair_cost, shareable, spread
 from pipeline.modeling.forward import before_head
 from pipeline.modeling.loading import device, inference
 from pipeline.modeling.texts.rows import IGNORED, Row
@@ -62,15 +64,31 @@ class _Line:
 
     prompt: tuple[int, ...]
     options: dict[tuple[int, ...], list[int]] = field(default_factory=dict)
+    stem: tuple[int, ...] = ()
+    """The prompt and what all continuations begin with, but for the last token of any, which need not be read."""
+    tails: list[tuple[int, ...]] = field(default_factory=list)
+    """What is left of each continuation, its last token included."""
+    tokens: int = 0
+    """Of continuations that were put in."""
+
+    def close(self) -> None:
+        """When all continuations are in."""
+        shared = 0
+        for column in zip(*(option[:-1] for option in self.options), strict=False):
+            if len(set(column)) > 1:
+                break
+            shared += 1
+        self.stem = self.prompt + next(iter(self.options))[:shared]
+        self.tails = [option[shared:] for option in self.options]
 
     @property
     def more(self) -> int:
-        """Tokens that the continuations take in the row: the last of each predicts nothing."""
-        return sum(len(option) - 1 for option in self.options)
+        """Tokens of tails that are read."""
+        return sum(len(tail) - 1 for tail in self.tails)
 
     @property
     def predicted(self) -> int:
-        return 1 + self.more
+        return len(self.stem) - len(self.prompt) + 1 + self.more
 
 
 def score(
@@ -83,11 +101,13 @@ def score(
     found, done = [0.0] * len(asked), 0
     lines = _lines(asked)
     vocabulary = int(model.config.get_text_config().vocab_size)
-    for group in grouped([line.prompt for line in lines], batch_size=batch_size):
+    for group in grouped([line.stem for line in lines], batch_size=batch_size, pair=pair_cost(model)):
+        # What is predicted must be read: the first token of any continuation is, from the prompt's last on.
+        shared = min([group.length, *(len(lines[place].prompt) - 1 for place in group.places)])
         with inference():
-            states = beginning(model, lines[group.places[0]].prompt[: group.length])
-            for batch in _batches([lines[place] for place in group.places], group.length, batch_size, vocabulary):
-                for line, sums in zip(batch, _read(bare_of(model), states, batch, group.length, pad_id), strict=True):
+            states = beginning(model, lines[group.places[0]].stem[:shared])
+            for batch in _batches([lines[place] for place in group.places], shared, batch_size, vocabulary):
+                for line, sums in zip(batch, _Batch(bare_of(model), batch, shared, pad_id).sums(states), strict=True):
                     for value, owners in zip(sums, line.options.values(), strict=True):
                         for owner in owners:
                             found[owner] = value
@@ -101,19 +121,23 @@ def _lines(asked: Sequence[Asked]) -> list[_Line]:
     open_lines: dict[tuple[int, ...], _Line] = {}
     for number, one in enumerate(asked):
         line = open_lines.get(one.prompt)
-        if line is None or (one.continuation not in line.options and line.more + len(one.continuation) > _SIDE_BY_SIDE):
+        if line is None or (one.continuation not in line.options and line.tokens + len(one.continuation) > _SIDE_BY_SIDE):
             line = open_lines[one.prompt] = _Line(one.prompt)
             lines.append(line)
+        if one.continuation not in line.options:
+            line.tokens += len(one.continuation)
         line.options.setdefault(one.continuation, []).append(number)
+    for line in lines:
+        line.close()
     return lines
 
 
 def _batches(lines: Sequence[_Line], shared: int, batch_size: int, vocabulary: int) -> list[list[_Line]]:
     """Lines of like length together, longest first, within what may be held at once."""
     batches: list[list[_Line]] = []
-    for line in sorted(lines, key=lambda line: -(len(line.prompt) + line.more)):
+    for line in sorted(lines, key=lambda line: (-len(line.stem), -line.more)):
         last = batches[-1] if batches else []
-        width = (len(last[0].prompt) + last[0].more - shared) if last else 0
+        width = len(last[0].stem) - shared + max(each.more for each in [*last, line]) if last else 0
         predicted = sum(each.predicted for each in last) + line.predicted
         full = len(last) >= batch_size or (len(last) + 1) * width > _TOKENS or predicted * vocabulary > _LOGITS
         if last and not full:
@@ -123,50 +147,77 @@ def _batches(lines: Sequence[_Line], shared: int, batch_size: int, vocabulary: i
     return batches
 
 
-def _read(bare: Any, beginning: Cache | None, lines: Sequence[_Line], shared: int, pad_id: int) -> list[list[float]]:
-    """For each line the sums of its continuations, in their order."""
-    width = max(len(line.prompt) - shared + line.more for line in lines)
-    ids = torch.full((len(lines), width), pad_id)
-    # Which of a line's texts each token belongs to: 0 its prompt, then its continuations; -1 is padding.
-    texts = torch.full((len(lines), width), -1)
-    positions = torch.zeros((len(lines), width), dtype=torch.long)
-    places, targets, owners = list[int](), list[int](), list[int]()
-    number = 0
-    for row, line in enumerate(lines):
-        own = torch.tensor(line.prompt[shared:])
-        at = len(own)
-        ids[row, :at], texts[row, :at], positions[row, :at] = own, 0, torch.arange(at)
-        for text, option in enumerate(line.options, 1):
-            more, start = len(option) - 1, row * width + at
-            ids[row, at : at + more] = torch.tensor(option[:-1], dtype=torch.long)
-            texts[row, at : at + more] = text
-            positions[row, at : at + more] = torch.arange(len(own), len(own) + more)
-            places += [row * width + len(own) - 1, *range(start, start + more)]
-            targets += option
-            owners += [number] * len(option)
-            number += 1
-            at += more
-    states, before = spread(beginning, len(lines), width)
-    # One continuation a row, or none that need be read, is plain text.
-    mask = _mask(texts, before) if any(line.more and len(line.options) > 1 for line in lines) else None
-    kept = {"past_key_values": states, "use_cache": True} if before else {"use_cache": False}
-    needed, which = torch.tensor(places).unique(return_inverse=True)
-    with before_head(bare.get_output_embeddings(), lambda hidden: hidden.flatten(0, 1).index_select(0, needed.to(hidden.device))):
-        logits = bare(
-            input_ids=ids.to(device()),
-            position_ids=(positions + before).to(device()),
-            attention_mask=None if mask is None else mask.to(device()),
-            **kept,
-        ).logits
-    spread_out = logits.float().log_softmax(-1).cpu()
-    values = spread_out[which, torch.tensor(targets)].double()
-    sums = iter(torch.zeros(number, dtype=torch.float64).index_add(0, torch.tensor(owners), values).tolist())
-    return [[next(sums) for _ in line.options] for line in lines]
+class _Batch:
+    """Lines that are read at once, after `shared` ids that are read already; targets: what is predicted, and for which option."""
 
+    def __init__(self, bare: Any, lines: Sequence[_Line], shared: int, pad_id: int) -> None:
+        self._bare, self._lines, self._shared, self._pad = bare, lines, shared, pad_id
+        self._first = [0, *accumulate(len(line.tails) for line in lines)]
+        self._sums = torch.zeros(self._first[-1], dtype=torch.float64)
 
-def _mask(texts: torch.Tensor, before: int) -> torch.Tensor:
-    """[rows, 1, width, before + width]: a token sees what is shared, its prompt, and its own text, each as far as itself."""
-    width = texts.shape[1]
-    ours, theirs = texts.unsqueeze(2), texts.unsqueeze(1)
-    own = ((theirs == 0) | (theirs == ours)) & torch.ones(width, width, dtype=torch.bool).tril()
-    return torch.cat([torch.ones(len(texts), width, before, dtype=torch.bool), own], 2).unsqueeze(1)
+    def sums(self, states: Cache | None) -> list[list[float]]:
+        """For each line the sums of its continuations, in their order."""
+        width = max(len(line.stem) for line in self._lines) - self._shared
+        more = max(line.more for line in self._lines)
+        kept, before = spread(states, len(self._lines), width + more)
+        self._read_stems(width, kept if before or more else None, before)
+        if more:
+            self._read_tails(width, more, kept, before)
+        found = self._sums.tolist()
+        return [found[low:high] for low, high in pairwise(self._first)]
+
+    def _read_stems(self, width: int, kept: Cache | None, before: int) -> None:
+        """Padded at their end, where nothing that counts looks; so no mask is needed."""
+        ids = torch.full((len(self._lines), width), self._pad)
+        targets = list[tuple[int, int, int]]()
+        for row, line in enumerate(self._lines):
+            own = line.stem[self._shared :]
+            ids[row, : len(own)] = torch.tensor(own)
+            at = row * width + len(line.prompt) - self._shared - 1
+            common = line.stem[len(line.prompt) :]
+            for option, tail in enumerate(line.tails, self._first[row]):
+                targets += [(at + n, token, option) for n, token in enumerate((*common, tail[0]))]
+        positions = torch.arange(before, before + width).expand(len(self._lines), -1)
+        self._add(ids, positions, None, kept, targets)
+
+    def _read_tails(self, width: int, more: int, kept: Cache, before: int) -> None:
+        shape = (len(self._lines), more)
+        ids, positions = torch.full(shape, self._pad), torch.zeros(shape, dtype=torch.long)
+        texts = torch.full(shape, -1)  # the number of the tail that each token belongs to
+        stems = torch.zeros(len(self._lines), before + width, dtype=torch.bool)
+        targets = list[tuple[int, int, int]]()
+        for row, line in enumerate(self._lines):
+            length, at = len(line.stem) - self._shared + before, 0
+            stems[row, :length] = True
+            for option, tail in enumerate(line.tails, self._first[row]):
+                end = at + len(tail) - 1
+                ids[row, at:end] = torch.tensor(tail[:-1], dtype=torch.long)
+                positions[row, at:end] = torch.arange(length, length + len(tail) - 1)
+                texts[row, at:end] = option
+                targets += [(row * more + at + n, token, option) for n, token in enumerate(tail[1:])]
+                at = end
+        own = (texts.unsqueeze(1) == texts.unsqueeze(2)) & torch.ones(more, more, dtype=torch.bool).tril()
+        mask = torch.cat([stems.unsqueeze(1).expand(-1, more, -1), own], 2).unsqueeze(1)
+        self._add(ids, positions, mask, kept, targets)
+
+    def _add(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        kept: Cache | None,
+        targets: Sequence[tuple[int, int, int]],
+    ) -> None:
+        """Read ids and add to options' sums. targets: a place in the flattened ids, what is predicted there, and for which."""
+        places, tokens, options = torch.tensor(targets).unbind(1)
+        needed, which = places.unique(return_inverse=True)
+        with before_head(self._bare.get_output_embeddings(), lambda held: held.flatten(0, 1)[needed.to(held.device)]):
+            logits = self._bare(
+                input_ids=ids.to(device()),
+                position_ids=positions.to(device()),
+                attention_mask=None if mask is None else mask.to(device()),
+                past_key_values=kept,
+                use_cache=kept is not None,
+            ).logits
+        values = logits.float().log_softmax(-1)[which.to(logits.device), tokens.to(logits.device)]
+        self._sums.index_add_(0, options, values.double().cpu())
