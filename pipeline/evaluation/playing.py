@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain.data import Task
-from pipeline.domain.gating import GatePolicy, HoldoutPolicy, Outcome, decide
-from pipeline.domain.measured import BASE, CANDIDATE, CHAMPION, EvaluationReport, Subject
+from pipeline.domain.gating import DIFFERS_FROM_BASE, GatePolicy, HoldoutPolicy, Outcome, decide
+from pipeline.domain.measured import BASE, CANDIDATE, CHAMPION, EvaluationReport, MetricValue, Subject
 from pipeline.domain.model import BaseModelRef, Champion, TrainingRun
 from pipeline.domain.record import FileDigest
 from pipeline.errors import Misuse
@@ -21,6 +21,7 @@ from pipeline.evaluation.comparison import measure
 from pipeline.evaluation.metrics import metric
 from pipeline.evaluation.rows import Said, SplitRows
 
+Right = NDArray[np.bool_]
 METRIC = "exact_match"
 """Stands for the primary metric: what is right or wrong varies most of all scores in 0 to 1."""
 _HELD = Champion(version="1", training="7" * 64, adapter_digest="8" * 64)
@@ -83,10 +84,14 @@ def play(job: Job) -> tuple[int, int, int, int]:
         theirs = source.random(number) < scene.rate
         any_off = any_spent = False
         for at in range(1, job.looks + 1):
-            evaluation = _report(job, training, theirs, source)
-            # A wider interval passes nobody whom a narrower one refuses.
-            passes_off = decide(evaluation, training, off).verdict is Outcome.PASSED
-            passes = passes_off and decide(evaluation, training, spent, looks=at).verdict is Outcome.PASSED
+            ours = _candidate(scene, theirs, source)
+            passes_off = passes = False
+            # One whose own score misses the bound fails whatever its interval, so that none is drawn for it; and a wider
+            # interval passes nobody whom a narrower one refuses.
+            if not _misses(scene, ours, theirs):
+                evaluation = _report(job, training, ours, theirs)
+                passes_off = decide(evaluation, training, off).verdict is Outcome.PASSED
+                passes = passes_off and decide(evaluation, training, spent, looks=at).verdict is Outcome.PASSED
             any_off, any_spent = any_off or passes_off, any_spent or passes
             if at == 1:
                 sums[0] += passes_off
@@ -100,21 +105,31 @@ def _policy(job: Job, holdout: HoldoutPolicy) -> GatePolicy:
     return GatePolicy.model_validate({"min_test_rows": job.least_rows, "holdout": holdout.model_dump(), **job.scene.policy})
 
 
-def _report(job: Job, training: TrainingRun, theirs: NDArray[np.bool_], source: np.random.Generator) -> EvaluationReport:
-    """A candidate drawn anew, before rows and another that stay."""
-    scene = job.scene
+def _candidate(scene: Scene, theirs: Right, source: np.random.Generator) -> Right:
+    """Which rows a candidate drawn anew is right on; the rows, and the other's answers, stay."""
     lost = (scene.discordance - scene.difference) / 2 / scene.rate if scene.rate > 0 else 0.0
     won = (scene.discordance + scene.difference) / 2 / (1 - scene.rate) if scene.rate < 1 else 0.0
-    turned = source.random(scene.rows) < np.where(theirs, lost, won)
+    return np.asarray(theirs != (source.random(scene.rows) < np.where(theirs, lost, won)))
+
+
+def _misses(scene: Scene, ours: Right, theirs: Right) -> bool:
+    seen = float(ours.mean()) - (0.0 if scene.rule == "thresholds" else float(theirs.mean()))
+    return seen < scene.bound - 1e-6
+
+
+def _report(job: Job, training: TrainingRun, ours: Right, theirs: Right) -> EvaluationReport:
+    scene = job.scene
     ids = [str(at) for at in range(scene.rows)]
     rows = SplitRows(ids, ids, [""] * scene.rows, ["right"] * scene.rows, ["{}"] * scene.rows, ["simulated"] * scene.rows)
     said = {
-        CANDIDATE: Said(["right" if one else "the candidate's" for one in theirs != turned]),
+        CANDIDATE: Said(["right" if one else "the candidate's" for one in ours]),
         scene.other: Said(["right" if one else "the other's" for one in theirs]),
     }
-    if scene.other != BASE:  # answers otherwise than all, so that differs_from_base has something to see
-        said[BASE] = Said(["the base's"] * scene.rows)
     found = measure(rows, said, [metric(METRIC)], resamples=job.resamples, confidence=job.confidence)
+    values = dict(found.values)
+    if scene.other != BASE:  # the bare base is no part of the scene, but for answering every row otherwise
+        differs = MetricValue(metric=DIFFERS_FROM_BASE, value=1.0, low=0.5, high=1.0, rows=scene.rows)
+        values[CANDIDATE] = (*values[CANDIDATE], differs)
     identities = {CANDIDATE: training.adapter_digest, CHAMPION: str(_HELD.adapter_digest), BASE: training.base.digest}
     return EvaluationReport(
         training=training.digest,
@@ -122,7 +137,7 @@ def _report(job: Job, training: TrainingRun, theirs: NDArray[np.bool_], source: 
         splits=training.splits,
         test="d" * 64,
         rows=scene.rows,
-        subjects=tuple(Subject(name=name, identity=identities[name], metrics=found.values[name]) for name in said),
+        subjects=tuple(Subject(name=name, identity=identities[name], metrics=values[name]) for name in said),
         comparisons=found.comparisons,
         slices=(),
         predictions=FileDigest(path="predictions.parquet", sha256="e" * 64, bytes=0),

@@ -33,6 +33,7 @@ def simulate(
     *,
     rows: int | None = None,
     trials: int = 2000,
+    looks: int = LOOKS,
     rate: float = 0.8,
     discordance: float = 0.1,
     null: bool = True,
@@ -41,8 +42,8 @@ def simulate(
     seed: int = 7,
     progress: Progress = silent,
 ) -> Simulation:
-    """trials: candidates for each null at fresh rows; half as many holdouts are looked at LOOKS times, and a quarter as many
-    candidates make a point of the power curve. rows: of a test; default: gate.min_test_rows.
+    """trials: candidates for each null at fresh rows; half as many holdouts are looked at `looks` times, and a quarter as
+    many candidates make a point of the power curve. rows: of a test; default: gate.min_test_rows.
 
     Raises Misuse where such candidates cannot be: a share of rows that differ which is smaller than the difference.
     """
@@ -59,7 +60,7 @@ def simulate(
     jobs: list[Job] = []
     if null:
         for scene in scenes:
-            jobs += _jobs(scene, 0, trials // 2, LOOKS, shared)
+            jobs += _jobs(scene, 0, trials // 2, looks, shared)
             jobs += _jobs(scene, trials // 2, trials - trials // 2, 1, shared)
     steps = _curve(scenes, evaluate.confidence, seed) if power else []
     for scene in steps:
@@ -69,7 +70,7 @@ def simulate(
         confidence=evaluate.confidence,
         rate=rate,
         discordance=discordance,
-        nulls=tuple(_shares(scenes, found, trials, shared)) if null else (),
+        nulls=tuple(_shares(scenes, found, trials, looks, shared)) if null else (),
         power=tuple(_points(steps, found, max(1, trials // 4))),
         seconds=round(time.monotonic() - started, 1),
     )
@@ -186,15 +187,17 @@ _TRUTHS = {
 }
 
 
-def _shares(scenes: Sequence[Scene], found: dict[Any, list[int]], trials: int, shared: dict[str, Any]) -> Iterator[NullShare]:
+def _shares(
+    scenes: Sequence[Scene], found: dict[Any, list[int]], trials: int, many_looks: int, shared: dict[str, Any]
+) -> Iterator[NullShare]:
     alpha = (1 - shared["confidence"]) / 2
     for scene in scenes:
-        once, many = (found.get((scene.number, looks), [0, 0, 0, 0]) for looks in (1, LOOKS))
+        once, many = (found.get((scene.number, looks), [0, 0, 0, 0]) for looks in (1, many_looks))
         for looks, spending, families, passed in (
             (1, "off", trials, once[0] + many[0]),
             (1, shared["spending"].spending, trials, once[1] + many[1]),
-            (LOOKS, "off", trials // 2, many[2]),
-            (LOOKS, shared["spending"].spending, trials // 2, many[3]),
+            (many_looks, "off", trials // 2, many[2]),
+            (many_looks, shared["spending"].spending, trials // 2, many[3]),
         ):
             low, high = clopper_pearson(passed, families)
             yield NullShare(
