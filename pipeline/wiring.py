@@ -183,7 +183,9 @@ def find_judge(world: World, workspace: Workspace, params: Params, files: SuiteF
     if asked.by == "endpoint":
         from pipeline.backends.judge import EndpointJudge
 
-        return EndpointJudge(asked, world.settings.judge_url, world.settings.judge_key)
+        judge = EndpointJudge(asked, world.settings.judge_url, world.settings.judge_key)
+        judge.check()  # a wrong key is told before any model has answered
+        return judge
     from pipeline.modeling.answering.judge import RewardJudge
 
     return RewardJudge(workspace.suites / files.place(asked.model), base, params.model)

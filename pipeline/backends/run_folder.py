@@ -120,8 +120,9 @@ def keep_run(git: Git, run: RunFolder, kind: Literal["run", "data", "invalid"], 
     """Commit the run's lock, params and release records, and tag them. The user's branch does not move."""
     run.store.relink()
     root = run.workspace.root
-    # Pages show rows of data, which git would keep for ever; they stay in the run's folder and in the tracked run.
-    records = [path.relative_to(root).as_posix() for path in sorted(run.workspace.release.glob("*.json"))]
+    # Pages show rows of data and their fields, which git would keep for ever; they stay in the run's folder and the tracked run.
+    kept = sorted(set(run.workspace.release.glob("*.json")) - {run.workspace.report_data})
+    records = [path.relative_to(root).as_posix() for path in kept]
     present = [name for name in (*_CARRIED, "data/remains.dvc", "params.yaml") if (root / name).exists()] + records
     commit = git.commit_worktree(root, present, f"{message}\n\nRun: {run.key}\nDirty: {run.code.dirty}")
     tag = git.create_ref(f"{run.model}/{kind}/{run.number:04d}", commit)

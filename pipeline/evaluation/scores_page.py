@@ -49,6 +49,7 @@ def difference_bars(evaluation: EvaluationReport, decision: GateDecision) -> Bar
         note += f" {differs.value:.1%} of the candidate's answers differ from the bare base's."
     if evaluation.judge:
         note += f" Net wins: share won less share lost, as {evaluation.judge} sees it, asked in both orders."
+        note += f" Verdicts are missing: {evaluation.unjudged}." if evaluation.unjudged else ""
     return Bars("Candidate minus champion, base and the ladder", bars, note=note, order=SUBJECTS)
 
 

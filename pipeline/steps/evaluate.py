@@ -35,6 +35,7 @@ from pipeline.domain.measured import (
 )
 from pipeline.domain.model import Champion, TrainingRun
 from pipeline.evaluation.comparison import measure
+from pipeline.evaluation.judging import judged_places, net_wins_of_rows
 from pipeline.evaluation.metrics import Metric, chosen, metric
 from pipeline.evaluation.plots import write_plots
 from pipeline.evaluation.rows import Said, SplitRows, read_ids, read_split, write_predictions
@@ -109,7 +110,7 @@ def evaluate(
     if model.task is Task.CLASSIFY:
         texts, labels = labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
         subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
-    ask, train = answering(subjects, params, progress), learned_rows(data, splits, model, params)
+    ask, train = answering(subjects, params, progress), as_said(learned_rows(data, splits, model, params), subjects)
     cheaper = rungs(subjects, train, params, model, progress) if _laddered(rows) else {}
 
     def answer(name: str, asked: SplitRows) -> Said:
@@ -158,7 +159,9 @@ def evaluate_rows(
     if champion.adapter_digest is not None:
         subjects = {CANDIDATE: training.adapter_digest, CHAMPION: champion.adapter_digest, **subjects}
     said = {name: answer(name, rows) if len(rows) else Said([]) for name in subjects}
-    won = _judged(further.judge, params, rows, said, progress) if further.judge is not None and len(rows) else None
+    won, judged = None, further.judge if params.judge is not None and len(rows) else None
+    if judged is not None and params.judge is not None:
+        won = _judged(judged, params.judge.rows, rows, said, progress)
     measured = measure(
         rows,
         said,
@@ -173,7 +176,7 @@ def evaluate_rows(
     asked = further.suites(models, said) if len(rows) else ()
     counted = {m.name: number for m in metrics if (number := len(rows.places(m.kinds))) < len(rows)}
     if won is not None and params.judge is not None:
-        counted[NET_WINS] = min(params.judge.rows, len(rows))
+        counted[NET_WINS] = len(judged_places(rows, params.judge.rows))
     report = EvaluationReport(
         training=training.digest,
         champion=champion.digest,
@@ -194,6 +197,7 @@ def evaluate_rows(
         exposures=tuple(e for one in asked if isinstance(one, tuple) for e in one),
         parity=further.parity(said[CANDIDATE]) if len(rows) else (),
         judge=further.judge.name if further.judge is not None else None,
+        unjudged=further.judge.why_not() if further.judge is not None else "",
         files=further.files,
     )
     report.write(out / "evaluation.json")
@@ -223,22 +227,11 @@ def _laddered(rows: SplitRows) -> bool:
 
 
 def _judged(
-    judge: Judge, params: EvaluateParams, rows: SplitRows, said: Mapping[str, Said], progress: Progress
+    judge: Judge, most: int, rows: SplitRows, said: Mapping[str, Said], progress: Progress
 ) -> dict[str, list[float | None]]:
     """Of champion and base, a row each: 1 where the candidate won, -1 where it lost, None for a row not drawn or not judged."""
-    from pipeline.evaluation.judging import net_wins
-
-    assert params.judge is not None
-    places = sorted(sorted(range(len(rows)), key=lambda at: rows.ids[at])[: params.judge.rows])
-    asked = rows.only(places)
-    found: dict[str, list[float | None]] = {}
-    for other in (CHAMPION, BASE):
-        if other in said:
-            ours, theirs = (said[who].only(places) for who in (CANDIDATE, other))
-            found[other] = [None] * len(rows)
-            for at, verdict in zip(places, net_wins(judge, asked.inputs, ours, theirs, progress=progress), strict=True):
-                found[other][at] = verdict
-    return found
+    won = partial(net_wins_of_rows, judge, rows, said[CANDIDATE], most=most, progress=progress)
+    return {other: won(said[other]) for other in (CHAMPION, BASE) if other in said}
 
 
 def _placed(params: EvaluateParams, files: SuiteFiles) -> EvaluateParams:
