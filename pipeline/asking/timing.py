@@ -9,7 +9,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from pipeline.asking.answers import Answer
@@ -20,6 +21,25 @@ from pipeline.ports import Progress, silent
 
 Tokens = Callable[[str], tuple[int, int]]
 """How many tokens of prompts and of answers a subject has had so far; (0, 0) of what is no model that writes."""
+
+
+class Hush:
+    """Progress that can be silenced: of rows that are asked one by one there is nothing to tell."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._silent = progress, False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if not self._silent:
+            self._progress(what, done, total)
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
 
 
 def time_answers(

@@ -167,8 +167,8 @@ class EvaluationReport(Record):
 
     rows: those that were asked. counted: metric: how many of them are of the kinds that it counts; one not named counts all.
     trained_on: test rows that the training learned from, by their ids. detectable: metric: the least difference from the champion
-    (else the base) that this test can show at 80 % power. judge: what judged NET_WINS and rubrics, None where nobody did; unjudged:
-    why verdicts are missing. files: digest of the SuiteFiles that were read.
+    (else the base) that this test can show at 80 % power. judge: what judged NET_WINS and rubrics, None where nobody did;
+    unjudged: why verdicts are missing. files: digest of the SuiteFiles that were read.
     """
 
     kind: ClassVar[str] = "evaluation_report"

@@ -15,7 +15,7 @@ from pipeline.asking.answers import Answer, answering, as_said, labelled, load
 from pipeline.asking.belonging import check_files, check_inputs
 from pipeline.asking.parity import parity
 from pipeline.asking.rungs import identities, learned_rows, rungs
-from pipeline.asking.timing import machine, time_answers
+from pipeline.asking.timing import Hush, machine, time_answers
 from pipeline.asking.ways import ask_suites
 from pipeline.domain.curated import Splits
 from pipeline.domain.data import LEARNED_KINDS, ExampleKind, Task
@@ -110,8 +110,9 @@ def evaluate(
     if model.task is Task.CLASSIFY:
         texts, labels = labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
         subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
-    ask, train = answering(subjects, params, progress), as_said(learned_rows(data, splits, model, params), subjects)
-    cheaper = rungs(subjects, train, params, model, progress) if _laddered(rows) else {}
+    told = Hush(progress)
+    ask, train = answering(subjects, params, told), as_said(learned_rows(data, splits, model, params), subjects)
+    cheaper = rungs(subjects, train, params, model, told) if _laddered(rows) else {}
 
     def answer(name: str, asked: SplitRows) -> Said:
         return cheaper[name](asked) if name in cheaper else ask(name, asked)
@@ -121,7 +122,7 @@ def evaluate(
         return spent.prompt_tokens, spent.answer_tokens
 
     def costs(names: Sequence[str]) -> tuple[Cost, ...]:
-        with subjects.unremembered():
+        with subjects.unremembered(), told.silenced():
             size = params.batch_size
             return time_answers(answer, names, rows, params.cost, batch_size=size, tokens=tokens, progress=progress)
 
