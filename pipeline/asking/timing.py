@@ -19,6 +19,8 @@ from pipeline.evaluation.rows import SplitRows
 from pipeline.params.evaluate import CostParams
 from pipeline.ports import Progress, silent
 
+BATCH = 32
+"""Rows that are timed together, at most: more say the same and take longer."""
 Tokens = Callable[[str], tuple[int, int]]
 """How many tokens of prompts and of answers a subject has had so far; (0, 0) of what is no model that writes."""
 
@@ -52,9 +54,9 @@ def time_answers(
     tokens: Tokens,
     progress: Progress = silent,
 ) -> tuple[Cost, ...]:
-    """Ask each subject the first `params.timed_answers` rows by id one by one, and a batch of `batch_size` at once."""
+    """Ask each subject the first `params.timed_answers` rows by id one by one, and as many at once as `batch_size` and BATCH allow."""
     order = sorted(range(len(rows)), key=lambda at: rows.ids[at])
-    singles, batch = [rows.only([at]) for at in order[: params.timed_answers]], rows.only(sorted(order[:batch_size]))
+    singles, batch = [rows.only([at]) for at in order[: params.timed_answers]], rows.only(sorted(order[: min(batch_size, BATCH)]))
     costs = []
     for number, name in enumerate(subjects):
         progress("timing answers", number, len(subjects))

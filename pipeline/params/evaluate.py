@@ -105,8 +105,8 @@ class JudgeParams(Section):
 class CostParams(Section):
     price_per_hour: Annotated[float, Field(ge=0)] | None = None
     """What an hour of the serving machine costs, in any currency; answers are priced by it."""
-    timed_answers: Count = 16
-    """So many test rows are asked one by one, for the latency."""
+    timed_answers: Count = 10
+    """So many test rows are asked one by one, for the latency, and then at most 32 at once, for tokens a second and the price."""
 
 
 class EvaluateParams(Section):
