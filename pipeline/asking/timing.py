@@ -54,7 +54,7 @@ def time_answers(
     tokens: Tokens,
     progress: Progress = silent,
 ) -> tuple[Cost, ...]:
-    """Ask each subject the first `params.timed_answers` rows by id one by one, and as many at once as `batch_size` and BATCH let."""
+    """Ask each subject the first `params.timed_answers` rows by id one by one, and up to BATCH (and `batch_size`) at once."""
     order = sorted(range(len(rows)), key=lambda at: rows.ids[at])
     singles, batch = [rows.only([at]) for at in order[: params.timed_answers]], rows.only(sorted(order[: min(batch_size, BATCH)]))
     costs = []
