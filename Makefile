@@ -16,7 +16,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf drill-kill drill-memory drill-schedule doctor clean
+.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -29,9 +29,11 @@ help:
 	@echo "make bench-train  tokens a second, memory and loss beside TRL's trainers and the plain Trainer (long)"
 	@echo "make bench-plan  memory and seconds that tuneline plan predicts, beside what came (minutes)"
 	@echo "make bench-continual, bench-tuners, bench-rlhf DATA=FOLDER  forgetting; every tuner on one task; reward and divergence (long)"
+	@echo "make bench-evaluate DATA=FOLDER MODELS=FOLDER  suites beside lm-evaluation-harness: speed, and equality to the item (long)"
 	@echo "make drill-memory  a capped process that would have died ends with the same curve (minutes)"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
+	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (a quarter of an hour)"
 	@echo "make doctor      what is wrong with this machine or project"
 
 install: $(VENV)/.installed
@@ -99,6 +101,10 @@ bench-tuners: install
 bench-rlhf: install
 	$(BIN)/python bench/rlhf.py --data $(DATA)
 
+bench-evaluate: install
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt --editable ".[dev,bench]"
+	OMP_NUM_THREADS=1 $(BIN)/python bench/evaluate.py --data $(DATA) --models $(MODELS)
+
 drill-kill: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py tests/drills/test_drill_kill_stages.py
 
@@ -107,6 +113,10 @@ drill-memory: install
 
 drill-schedule: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_schedule.py
+
+drill-gate: install
+	@# Two desks, a process each: candidates of one desk share what was trained.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup tests/drills/test_drill_gate.py
 
 doctor: install
 	$(BIN)/tuneline doctor
