@@ -12,12 +12,12 @@ Clopper & Pearson 1934, and no case is known in which its coverage falls short. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from pipeline.evaluation.statistics import Numbers
+from pipeline.evaluation.statistics import Numbers, Statistic, leave_one_out, membership_of, point
 
 _BATCH_NUMBERS = 2_000_000
 """At most about this many weights at a time (16 MB)."""
@@ -50,6 +50,30 @@ def bounded_ends(
         high = _quantile((drawn[:, at] + apart * most) / total, 1 - tail)
         ends.append((low, high))
     return ends
+
+
+def one_group_more(
+    statistics: Mapping[str, Statistic], pairs: Sequence[tuple[str, str]], groups: Sequence[str], *, confidence: float
+) -> dict[str | tuple[str, str], float]:
+    """By how much to widen the bootstrap's interval at both ends, for statistics without a score a row: as far as any one group
+    moves the statistic, or the difference of a pair. That a difference never showed is worth what no group showed.
+
+    No theorem stands behind it. By simulation, macro-F1 of a candidate just as good passed "better than the champion" 4.3 times
+    in 100 without it (100 rows, 6 % of them differing; allowed: 2.5).
+    """
+    number = len(set(groups))
+    if number == 0:
+        return {}
+    members = membership_of(groups)
+    unseen = 1 - ((1 - confidence) / 2) ** (1 / number)
+    moved = {
+        name: leave_one_out(Statistic(members @ s.contributions, s.value, s.span)) - point(s) for name, s in statistics.items()
+    }
+    found: dict[str | tuple[str, str], float] = {name: float(np.abs(by).max()) for name, by in moved.items()}
+    for first, second in pairs:
+        apart = float(np.abs(moved[first] - moved[second]).max())
+        found[first, second] = apart if apart > 1e-9 else unseen
+    return found
 
 
 def _quantile(values: Numbers, level: float) -> float:

@@ -2,7 +2,7 @@
 that is. Scores in, record parts out.
 
 Intervals are the wider of the bootstrap's (statistics.py) and of those that hold for few rows (bounded.py), where a metric has a
-score a row; the others have the bootstrap's alone.
+score a row; of the others the bootstrap's are widened by what one group can move.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.domain.measured import BASE, CANDIDATE, CHAMPION, Comparison, MetricValue
 from pipeline.errors import Broken
-from pipeline.evaluation.bounded import bounded_ends
+from pipeline.evaluation.bounded import bounded_ends, one_group_more
 from pipeline.evaluation.statistics import Interval, Numbers, Statistic, paired_bootstrap
 from pipeline.evaluation.testing import detectable_by, paired_p
 
@@ -78,12 +78,15 @@ def pair(
         keys: list[str | tuple[str, str]] = [*scored, *apart]
         found = bounded_ends(np.column_stack(columns), spans, groups, **options)  # type: ignore[arg-type]
         ends = dict(zip(keys, found, strict=True))
+    whole = {subject: statistic for subject, statistic in statistics.items() if subject not in scores}
+    several = [(ours, theirs) for ours, theirs in pairs if ours in whole and theirs in whole]
+    more = one_group_more(whole, several, groups, confidence=how.confidence) if whole else {}
     values, comparisons = {}, []
     for subject, seen in drawn.values.items():
-        low, high = _wider(seen, ends.get(subject))
+        low, high = _wider(seen, ends.get(subject), more.get(subject, 0.0), 0.0)
         values[subject] = MetricValue(metric=metric, value=seen.value, low=low, high=high, rows=seen.rows)
     for (ours, theirs), seen in drawn.differences.items():
-        low, high = _wider(seen, ends.get((ours, theirs)))
+        low, high = _wider(seen, ends.get((ours, theirs)), more.get((ours, theirs), 0.0), -1.0)
         p = discordant = None
         if (ours, theirs) in ends and len(groups):
             column = scores[ours] - scores[theirs]
@@ -107,7 +110,7 @@ def checked(column: Sequence[float] | Numbers, what: str, least: float = 0.0) ->
     return numbers
 
 
-def _wider(seen: Interval, ends: tuple[float, float] | None) -> tuple[float, float]:
+def _wider(seen: Interval, ends: tuple[float, float] | None, more: float, least: float) -> tuple[float, float]:
     if ends is None:
-        return seen.low, seen.high
+        return round(max(least, seen.low - more), _DECIMALS), round(min(1.0, seen.high + more), _DECIMALS)
     return round(min(seen.low, ends[0]), _DECIMALS), round(max(seen.high, ends[1]), _DECIMALS)

@@ -107,11 +107,11 @@ def paired_bootstrap(
     if rows == 0:
         nothing = {key: Interval(0.0, *s.span, 0) for key, s in statistics.items()}
         return Bootstrap(nothing, {pair: Interval(0.0, *_difference_span(statistics, pair), 0) for pair in pairs})
-    membership = _membership(groups)
+    membership = membership_of(groups)
     summed = {key: Statistic(membership @ s.contributions, s.value, s.span) for key, s in statistics.items()}
     number = membership.shape[0]
     drawn = _resampled(summed, number, resamples, seed)
-    left_out = {key: _leave_one_out(s) for key, s in summed.items()}
+    left_out = {key: leave_one_out(s) for key, s in summed.items()}
     points = {key: point(s) for key, s in statistics.items()}
     alpha = (1 - confidence) / 2
 
@@ -131,7 +131,7 @@ def paired_bootstrap(
     return Bootstrap(values, differences)
 
 
-def _membership(groups: Sequence[str]) -> Any:
+def membership_of(groups: Sequence[str]) -> Any:
     """Which row is of which group: a sparse (groups, rows) of ones, groups in sorted order."""
     from scipy import sparse
 
@@ -179,7 +179,7 @@ def _drawn(source: np.random.Generator, size: int, groups: int) -> Numbers:
     return np.bincount(picked.ravel(), minlength=size * groups).reshape(size, groups).astype(np.float64)
 
 
-def _leave_one_out(statistic: Statistic) -> Numbers:
+def leave_one_out(statistic: Statistic) -> Numbers:
     """The statistic without each group in turn: shape (groups,). It measures how lopsided the statistic is (acceleration)."""
     contributions = statistic.contributions
     groups, width = contributions.shape

@@ -77,7 +77,7 @@ def test_macro_f1_resamples_are_macro_f1() -> None:
     expected = source.choice(list("abc"), 50, p=[0.7, 0.25, 0.05])
     answers = np.where(source.random(50) < 0.7, expected, source.choice(list("abcx"), 50))
     rows = confusion_f1(expected.tolist(), answers.tolist())
-    summed = statistics.Statistic(statistics._membership(own(50)) @ rows.contributions, rows.value)
+    summed = statistics.Statistic(statistics.membership_of(own(50)) @ rows.contributions, rows.value)
     drawn = statistics._resampled({"f1": summed}, 50, 200, seed=9)["f1"]
     order = sorted(range(50), key=lambda at: own(50)[at])
     by_hand = []

@@ -173,3 +173,27 @@ def test_slices_of_a_field_without_end_take_no_longer_than_their_rows() -> None:
     both = {"candidate": said(3000, rows), "champion": said(2900, rows)}
     found = measure(test, both, [METRICS["exact_match"]], slices=["user"], resamples=200)
     assert len({s.value for s in found.slices}) == 30
+
+
+def test_metrics_without_a_score_a_row_pass_no_more_by_luck() -> None:
+    source, labels, passed = np.random.default_rng(3), np.array(list("abcd")), 0
+    for _ in range(150):
+        expected = source.choice(labels, 100)
+        right, apart, ours = source.random(100) < 0.9, source.random(100) < 0.06, source.random(100) < 0.5
+        wrong = labels[(np.searchsorted(labels, expected) + source.integers(1, 4, 100)) % 4]
+        both = {
+            name: Said(np.where(np.where(apart, won, right), expected, wrong).tolist())
+            for name, won in (("candidate", ours), ("champion", ~ours))
+        }
+        ids = own(100)
+        rows = SplitRows(ids, ids, [""] * 100, expected.tolist(), ["{}"] * 100, ["file"] * 100)
+        (one,) = measure(rows, both, [METRICS["macro_f1"]], resamples=300).comparisons
+        passed += one.low > 0
+        assert one.p is one.discordant is None
+    assert passed <= 6  # 2.5 in 100 of 150 are 3.75
+
+
+def test_macro_f1_that_never_differed_is_not_known_to_be_equal() -> None:
+    found = measure(asked(100), {"candidate": said(90, 100), "champion": said(90, 100)}, [METRICS["macro_f1"]], resamples=300)
+    (one,) = found.comparisons
+    assert (one.low, one.high) == pytest.approx((-(1 - 0.025**0.01), 1 - 0.025**0.01))
