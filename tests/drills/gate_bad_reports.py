@@ -36,11 +36,9 @@ def few_rows_lenient(world: World) -> GateDecision:
 
 
 def measured(world: World) -> tuple[Tuned, Measured]:
-    """A good candidate as it was measured; once."""
+    """A good candidate as it was measured."""
     found = good(world)
-    if "good" not in world.kept:
-        world.kept["good"] = world.evaluated(found)
-    return found, world.kept["good"]
+    return found, world.as_usual(found)
 
 
 def other_report(world: World) -> GateDecision:
@@ -165,7 +163,7 @@ def no_longer_shown(world: World) -> GateDecision:
 
 def the_champion_again(world: World) -> GateDecision:
     held = world.champion_tuned
-    return world.decided(held, world.evaluated(held), policy=better(world))
+    return world.decided(held, world.as_usual(held), policy=better(world))
 
 
 def no_better(world: World) -> GateDecision:

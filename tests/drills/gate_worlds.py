@@ -70,7 +70,7 @@ class Quiet:
 class World:
     """sides: the right rows. usual: train params of a good candidate. champion_seed: that of the training that holds production.
 
-    measured, policy: params of evaluate and gate, the same for good ones and bad ones.
+    measured, policy: params of evaluate and gate, the same for good ones and bad ones. held: whether anybody holds production.
     """
 
     root: Path
@@ -84,7 +84,8 @@ class World:
     files: SuiteFiles
     champion_params: dict[str, Any]
     detector: Any = None
-    kept: dict[str, Measured] = field(default_factory=dict)
+    held: bool = True
+    _measured: dict[str, Measured] = field(default_factory=dict)
     _made: dict[str, Tuned] = field(default_factory=dict)
     _numbers: int = 0
 
@@ -155,6 +156,8 @@ class World:
 
     @property
     def champion(self) -> Champion:
+        if not self.held:
+            return Champion()
         held = self.champion_tuned.training
         return Champion(version="1", training=held.digest, adapter_digest=held.adapter_digest)
 
@@ -179,7 +182,7 @@ class World:
             "model": self.model,
             "data": tuned.data,
             "adapter": tuned.adapter,
-            "champion_adapter": self.champion_tuned.adapter,
+            "champion_adapter": self.champion_tuned.adapter if self.held else None,
         } | changed
         positional = [named.pop(name) for name in ("training", "champion", "splits", "params", "model")]
         report = evaluate(
@@ -196,9 +199,16 @@ class World:
         )
         return Measured(report, CostReport.read(out / "costs.json"), out)
 
-    def judged(self, tuned: Tuned, **evaluated: Any) -> GateDecision:
-        """Measured and judged by the usual policy, at a first look."""
-        return self.decided(tuned, self.evaluated(tuned, **evaluated))
+    def as_usual(self, tuned: Tuned) -> Measured:
+        """Measured with the usual params; once."""
+        name = tuned.training.digest
+        if name not in self._measured:
+            self._measured[name] = self.evaluated(tuned)
+        return self._measured[name]
+
+    def judged(self, tuned: Tuned) -> GateDecision:
+        """Measured and judged as usual, at a first look."""
+        return self.decided(tuned, self.as_usual(tuned))
 
     def decided(
         self, tuned: Tuned, measured: Measured, *, policy: GateParams | None = None, looks: int = 1, costs: bool = True
