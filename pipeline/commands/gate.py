@@ -80,6 +80,7 @@ def simulation_lines(found: Simulation) -> list[str]:
     if found.nulls:
         lines += ["", "candidates that must not pass:", *table([_null_row(null) for null in found.nulls])]
         lines += [f"allowed {found.nulls[0].alpha:.2%}; within: whether the whole interval is (95 %, Clopper-Pearson)"]
+        lines += ["many looks with spending off are shown for what counting looks is worth, and judge nothing"]
     if found.power:
         lines += ["", "candidates that are better, at the first look:", *table([_power_row(point) for point in found.power])]
     lines += ["", f"{found.seconds:.0f} s"]

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipeline.commands.gate import foresight_lines, simulation_lines
 from pipeline.domain.gating import HoldoutPolicy
 from pipeline.domain.simulation import NullShare, Simulation
 from pipeline.errors import Misuse
@@ -15,6 +16,22 @@ from pipeline.steps.simulate import foresee, simulate
 
 MEASURED = EvaluateParams(metrics=("exact_match",), resamples=400)
 POLICY = GateParams(min_test_rows=60, better_than_base={"exact_match": 0.05})
+
+
+TOO_MANY = NullShare(
+    rule="thresholds",
+    truth="no better",
+    bound=0.5,
+    rows=100,
+    looks=1,
+    spending="harmonic",
+    families=100,
+    passed=10,
+    share=0.1,
+    low=0.05,
+    high=0.18,
+    alpha=0.025,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +59,16 @@ def test_better_candidates_pass_the_more_the_better_they_are(found: Simulation) 
         assert len(curve) == 6
         assert curve[0] < 0.35
         assert curve[-1] > 0.9
+
+
+def test_people_read_it_as_tables(found: Simulation) -> None:
+    said = "\n".join(simulation_lines(found))
+    assert "candidates that must not pass" in said
+    assert "8 looks  harmonic" in said
+    assert "more pass by luck" not in said
+    assert "more pass by luck" in "\n".join(simulation_lines(found.model_copy(update={"nulls": (TOO_MANY,)})))
+    told = foresee(MEASURED, POLICY, (100,), last={"exact_match": 0.052}, last_run="desk-0003")
+    assert "desk-0003: exact_match could show 5.2 points" in foresight_lines(told)
 
 
 def test_it_is_the_same_again_however_many_workers() -> None:
