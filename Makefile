@@ -1,6 +1,7 @@
 # Two commands: `make demo` and `make test`. Everything is installed into .venv from PyPI with plain pip and full pins.
 PYTHON ?= python3
 DATA ?= ../shared/data
+MODELS ?= ../shared/models
 VENV := .venv
 BIN := $(VENV)/bin
 

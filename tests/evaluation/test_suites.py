@@ -363,8 +363,14 @@ def test_a_file_that_is_absent_too_large_or_not_utf8_is_refused_before_it_is_par
     (tmp_path / "rows.jsonl").write_bytes(b'{"text":"a"}\n{"text":"\xff"}\n')
     with pytest.raises(BadInput, match=r"rows.jsonl:2: the file is not UTF-8"):
         read_suite(SuiteParams(name="a", kind="text", file="rows.jsonl"), tmp_path / "rows.jsonl", some_rows(1), seed=1)
+    (tmp_path / "0").write_bytes(b'"a question?",yes,no,A\n')
+    copied = SuiteParams(name="a", kind="multiple_choice", file="suites/quiz.csv")
+    assert len(read_suite(copied, tmp_path / "0", some_rows(1), seed=1)) == 1  # by its name in params, wherever it lies
+    (tmp_path / "0").write_bytes(b"a question?\n")
+    with pytest.raises(BadInput, match=r"^suites/quiz.csv:1: the row has 1 cells"):
+        read_suite(copied, tmp_path / "0", some_rows(1), seed=1)
     monkeypatch.setattr(files, "MOST_ROWS", 2)
     with pytest.raises(BadInput, match="more than 2 rows"):
         suite_of(tmp_path, "text", lines(*[{"text": "a"}] * 3))
     with pytest.raises(BadInput, match="larger than"):
-        files.text_of(tmp_path / "rows.jsonl", most=10)
+        files.text_of(files.File(tmp_path / "rows.jsonl", "rows.jsonl"), most=10)

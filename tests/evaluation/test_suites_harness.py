@@ -168,6 +168,18 @@ def test_shots_and_rows_of_params_come_before_the_files_own(task):
     assert task(MMLU).file != task(MMLU + "# a comment\n").file
 
 
+def test_a_folder_of_one_task_and_its_rows_is_a_suite(task, tmp_path):
+    whole = task(MMLU)
+    folder = read_suite(SuiteParams(name="t", kind="multiple_choice", file="./suites/quiz/"), tmp_path, NOBODY, seed=7)
+    assert (folder.file, folder.rows) == (whole.file, whole.rows)
+    (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(BadInput, match=r"there is no file rows.jsonl beside the task"):
+        task(MMLU)
+    (tmp_path / "other.yaml").write_text("a: 1")
+    with pytest.raises(BadInput, match="holds 2 YAML files"):
+        read_suite(SuiteParams(name="t", kind="multiple_choice", file="./suites/quiz/"), tmp_path, NOBODY, seed=7)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -11,13 +11,12 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.domain.measured import Exposure
 from pipeline.domain.record import digest_value
 from pipeline.errors import BadInput
-from pipeline.evaluation.suites.files import Fields, yaml_list
+from pipeline.evaluation.suites.files import Fields, File, yaml_list
 from pipeline.evaluation.suites.suite import Ways, said_by_user
 
 METRIC = "exposure"
@@ -72,10 +71,10 @@ def exposure(name: str, subject: str, sums: Sequence[float]) -> Exposure:
     return Exposure(name=name, subject=subject, bits=most - math.log2(rank), most=most)
 
 
-def read_canaries(path: Path, *, seed: int) -> list[tuple[Canary, Any]]:
+def read_canaries(file: File, *, seed: int) -> list[tuple[Canary, Any]]:
     """The canaries of a YAML list. Fills are drawn by the seed and the canary's name."""
     found, seen = [], set[str]()
-    for where, entry in yaml_list(path):
+    for where, entry in yaml_list(file):
         fields = Fields(entry, where)
         name = fields.text("name")
         if name in seen:

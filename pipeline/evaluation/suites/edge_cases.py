@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
 from pipeline.evaluation.metrics.json_schemas import schema_check
 from pipeline.evaluation.metrics.patterns import matcher
-from pipeline.evaluation.suites.files import Fields, yaml_list
+from pipeline.evaluation.suites.files import Fields, File, yaml_list
 from pipeline.evaluation.suites.suite import Scores, Ways
 from pipeline.ports import Judge
 
@@ -76,10 +75,10 @@ def _score(case: EdgeCase, answer: str, judge: Judge | None) -> float | None:
     return None if held is None else float(held)
 
 
-def read_edge_cases(path: Path) -> list[tuple[EdgeCase, Any]]:
+def read_edge_cases(file: File) -> list[tuple[EdgeCase, Any]]:
     """The cases of a YAML list, each with what it says of itself."""
     found, seen = [], set[str]()
-    for where, entry in yaml_list(path):
+    for where, entry in yaml_list(file):
         fields = Fields(entry, where)
         name = fields.text("name")
         if name in seen:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -27,32 +28,51 @@ MOST_CHARACTERS = 200_000
 _DEPTH = 12
 
 
-def text_of(path: Path, *, most: int = MOST_BYTES) -> str:
+@dataclass(frozen=True, slots=True)
+class File:
+    """path: where it lies. name: as params have it, which messages and its ending go by: a copy may be called otherwise."""
+
+    path: Path
+    name: str
+
+    @property
+    def suffix(self) -> str:
+        return PurePath(self.name).suffix.lower()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def beside(self, name: str) -> File:
+        """Another file of the same folder, or below it."""
+        return File(self.path.parent / name, str(PurePath(self.name).parent / name))
+
+
+def text_of(file: File, *, most: int = MOST_BYTES) -> str:
     """The text of a file. Raises BadInput for one that is absent, too large, or not UTF-8."""
     try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
+        with file.path.open("rb") as opened:
+            data = opened.read(most + 1)
     except OSError as error:
         raise BadInput(
-            f"the file of a suite cannot be read: {error.strerror}", where=str(path), fix="correct evaluate.suites"
+            f"the file of a suite cannot be read: {error.strerror}", where=str(file), fix="correct evaluate.suites"
         ) from None
     if len(data) > most:
-        raise BadInput(f"the file is larger than {most >> 20} MiB", where=str(path), fix="split it, or ask fewer rows")
+        raise BadInput(f"the file is larger than {most >> 20} MiB", where=str(file), fix="split it, or ask fewer rows")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise BadInput("the file is not UTF-8", where=f"{path}:{line}", fix="save it as UTF-8") from None
+        raise BadInput("the file is not UTF-8", where=f"{file}:{line}", fix="save it as UTF-8") from None
 
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_lines(file: File) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where each row stands, and the row: an object a line; blank lines are left out."""
     found = 0
-    for number, line in enumerate(text_of(path).split("\n"), 1):
+    for number, line in enumerate(text_of(file).split("\n"), 1):
         if not line.strip():
             continue
         found += 1
-        where = f"{path}:{number}"
+        where = f"{file}:{number}"
         if found > MOST_ROWS:
             raise BadInput(f"the file has more than {MOST_ROWS} rows", where=where, fix="keep fewer, or split the suite")
         try:
@@ -64,12 +84,12 @@ def json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
 
 
-def csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+def csv_rows(file: File) -> Iterator[tuple[str, list[str]]]:
     """Where each row stands, and its cells; blank rows are left out."""
-    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text_of(file), newline=""), strict=True)
     found = 0
     while True:
-        where = f"{path}:{reader.line_num + 1}"
+        where = f"{file}:{reader.line_num + 1}"
         try:
             row = next(reader)
         except StopIteration:
@@ -83,26 +103,26 @@ def csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
             yield where, row
 
 
-def yaml_list(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def yaml_list(file: File) -> list[tuple[str, dict[str, Any]]]:
     """Where each entry of a YAML list stands, and the entry, a mapping."""
-    node, data = _yaml(path)
+    node, data = _yaml(file)
     if not isinstance(node, SequenceNode):
-        raise BadInput("the file is no list", where=f"{path}:1", fix="begin each entry with '- name: …'")
+        raise BadInput("the file is no list", where=f"{file}:1", fix="begin each entry with '- name: …'")
     entries = []
     for item, value in zip(node.value, data, strict=True):
-        where = f"{path}:{item.start_mark.line + 1}"
+        where = f"{file}:{item.start_mark.line + 1}"
         if not isinstance(value, dict):
             raise BadInput("the entry is no mapping", where=where, fix="give it keys, as docs/suites.md shows")
         entries.append((where, _keyed(value, where)))
     return entries
 
 
-def yaml_mapping(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+def yaml_mapping(file: File) -> tuple[dict[str, Any], Mapping[str, str]]:
     """A YAML mapping, and where each of its keys stands."""
-    node, data = _yaml(path)
+    node, data = _yaml(file)
     if not isinstance(node, MappingNode) or not isinstance(data, dict):
-        raise BadInput("the file is no mapping", where=f"{path}:1")
-    return _keyed(data, str(path)), {str(key.value): f"{path}:{key.start_mark.line + 1} {key.value}" for key, _ in node.value}
+        raise BadInput("the file is no mapping", where=f"{file}:1")
+    return _keyed(data, str(file)), {str(key.value): f"{file}:{key.start_mark.line + 1} {key.value}" for key, _ in node.value}
 
 
 def _keyed(data: dict[Any, Any], where: str) -> dict[str, Any]:
@@ -111,27 +131,27 @@ def _keyed(data: dict[Any, Any], where: str) -> dict[str, Any]:
     return data
 
 
-def _yaml(path: Path) -> tuple[Node, Any]:
-    text = text_of(path, most=MOST_YAML_BYTES)
+def _yaml(file: File) -> tuple[Node, Any]:
+    text = text_of(file, most=MOST_YAML_BYTES)
     try:
-        _look_through(text, path)
+        _look_through(text, file)
         node = YAML(typ="safe", pure=True).compose(text)
         data = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1 if mark else 1}"
+        where = f"{file}:{mark.line + 1 if mark else 1}"
         raise BadInput(f"not YAML: {getattr(error, 'problem', None) or error}", where=where) from None
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"not YAML: {error}", where=f"{path}:1") from None
+        raise BadInput(f"not YAML: {error}", where=f"{file}:1") from None
     if node is None or data is None:
-        raise BadInput("the file is empty", where=f"{path}:1")
+        raise BadInput("the file is empty", where=f"{file}:1")
     return node, data
 
 
-def _look_through(text: str, path: Path) -> None:
+def _look_through(text: str, file: File) -> None:
     depth = 0
     for event in YAML(typ="safe", pure=True).parse(text):
-        where = f"{path}:{event.start_mark.line + 1}"
+        where = f"{file}:{event.start_mark.line + 1}"
         if isinstance(event, AliasEvent) or getattr(event, "anchor", None):
             raise BadInput("anchors and aliases are not read", where=where, fix="write the value out")
         tag = str(getattr(event, "tag", None) or "")

@@ -10,11 +10,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
-from pipeline.evaluation.suites.files import Fields, json_lines
+from pipeline.evaluation.suites.files import Fields, File, json_lines
 from pipeline.evaluation.suites.suite import Scores, Ways
 from pipeline.ports import Judge
 
@@ -89,10 +88,10 @@ class Given:
     answer: str
 
 
-def read_problems(path: Path) -> list[tuple[Given, Any]]:
+def read_problems(file: File) -> list[tuple[Given, Any]]:
     """JSON lines with question and answer; what follows `####` in an answer is the final one, without it all of it is."""
     found = []
-    for number, (where, row) in enumerate(json_lines(path), 1):
+    for number, (where, row) in enumerate(json_lines(file), 1):
         fields = Fields({key: value for key, value in row.items() if key not in ("id", "category")}, where)
         name = fields.optional_text("name") or f"row {number}"
         given = Given(name, fields.text("question"), fields.text("answer"))

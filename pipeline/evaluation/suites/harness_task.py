@@ -7,12 +7,11 @@ not is refused by name, never passed over. docs/suites.md lists both.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.domain.record import digest_file, digest_value
 from pipeline.errors import BadInput
-from pipeline.evaluation.suites.files import csv_rows, json_lines, yaml_mapping
+from pipeline.evaluation.suites.files import File, csv_rows, json_lines, yaml_mapping
 from pipeline.evaluation.suites.harness_prompts import Prompts, generated, questions
 from pipeline.evaluation.suites.questions import METRIC, NORMALISED, Questions
 from pipeline.evaluation.suites.suite import Rows, drawn
@@ -35,14 +34,14 @@ class Task:
     digest: str
 
 
-def read_task(path: Path, *, shots: int, most: int | None, max_new_tokens: int) -> Task:
-    """The rows of a task file. shots: worked examples, instead of the file's num_fewshot, where not 0."""
-    task, lines = yaml_mapping(path)
+def read_task(file: File, *, shots: int, most: int | None, max_new_tokens: int) -> Task:
+    """The rows of a task. shots: worked examples, instead of the file's num_fewshot, where not 0."""
+    task, lines = yaml_mapping(file)
     for key in task:
         if key not in _KEPT:
             fix = "include: copy what it includes into the file" if key == "include" else "see docs/suites.md for what is read"
             raise BadInput(f"the key {key} is not read", where=lines[key], fix=fix)
-    reader = _Reader(path, task, dict(lines))
+    reader = _Reader(file, task, dict(lines))
     kind = task.get("output_type", "generate_until")
     if kind not in ("multiple_choice", "generate_until"):
         raise reader.wrong("output_type", f"{kind} is not read", "multiple_choice and generate_until are")
@@ -52,7 +51,7 @@ def read_task(path: Path, *, shots: int, most: int | None, max_new_tokens: int) 
     asked = drawn(list(enumerate(docs, 1)), most, of=docs)
     names, docs = tuple(f"row {number}" for number, _ in asked), [doc for _, doc in asked]
     metric = reader.metric(kind)
-    prompts = Prompts(task, dict(lines), str(path), examples, docs)
+    prompts = Prompts(task, dict(lines), str(file), examples, docs)
     rows: Rows
     if kind == "multiple_choice":
         rows = Questions(questions(prompts, names), normalised=metric == NORMALISED)
@@ -63,12 +62,12 @@ def read_task(path: Path, *, shots: int, most: int | None, max_new_tokens: int) 
 
 @dataclass(slots=True)
 class _Reader:
-    path: Path
+    file: File
     task: dict[str, Any]
     lines: dict[str, str]
 
     def wrong(self, key: str, what: str, fix: str | None = None) -> BadInput:
-        return BadInput(what, where=self.lines.get(key, f"{self.path} {key}"), fix=fix)
+        return BadInput(what, where=self.lines.get(key, f"{self.file} {key}"), fix=fix)
 
     def number(self, key: str, usual: int, *, most: int) -> int:
         value = self.task.get(key, usual)
@@ -95,32 +94,31 @@ class _Reader:
             raise self.wrong("num_fewshot", f"{shots} examples are asked for, the split {few} has {len(others)} rows")
         return others[:shots], docs[shots:] if few == split else docs
 
-    def files(self) -> dict[str, list[Path]]:
+    def files(self) -> dict[str, list[File]]:
         """The data files of each split, which must lie in the task's own folder or below it."""
         if self.task.get("dataset_path") not in ("json", "csv", None):
             raise self.wrong(
                 "dataset_path", "only local files are read", "write json or csv, and name them in dataset_kwargs.data_files"
             )
-        given = (
-            (self.task.get("dataset_kwargs") or {}).get("data_files")
-            if isinstance(self.task.get("dataset_kwargs"), dict)
-            else None
-        )
+        kwargs = self.task.get("dataset_kwargs")
+        given = kwargs.get("data_files") if isinstance(kwargs, dict) else None
         splits = given if isinstance(given, dict) else {"train": given}
-        home, found = self.path.parent.resolve(), dict[str, list[Path]]()
+        home, found = self.file.path.parent.resolve(), dict[str, list[File]]()
         for split, names in splits.items():
             for name in names if isinstance(names, list) else [names]:
                 if not isinstance(name, str) or "://" in name or not name:
                     raise self.wrong(
                         "dataset_kwargs", "data_files names no local file", "name files beside the task: {test: rows.jsonl}"
                     )
-                file = (home / name).resolve()
-                if not file.is_relative_to(home):
+                if not (home / name).resolve().is_relative_to(home):
                     raise self.wrong("dataset_kwargs", f"{name} lies outside the task's folder", "put it beside the task")
-                found.setdefault(str(split), []).append(file)
+                if not (home / name).is_file():
+                    fix = "put task and rows into a folder of their own, and name the folder in evaluate.suites"
+                    raise self.wrong("dataset_kwargs", f"there is no file {name} beside the task", fix)
+                found.setdefault(str(split), []).append(self.file.beside(name))
         return found
 
-    def read(self, split: str, files: dict[str, list[Path]]) -> list[dict[str, Any]]:
+    def read(self, split: str, files: dict[str, list[File]]) -> list[dict[str, Any]]:
         if split not in files:
             raise self.wrong("dataset_kwargs", f"there is no split {split!r}", f"data_files has {', '.join(files)}")
         rows: list[dict[str, Any]] = []
@@ -137,8 +135,8 @@ class _Reader:
         return rows
 
     def digest(self) -> str:
-        files = sorted({file for some in self.files().values() for file in some})
-        return digest_value([digest_file(self.path), *(digest_file(file) for file in files)])
+        files = sorted({file.path for some in self.files().values() for file in some})
+        return digest_value([digest_file(self.file.path), *(digest_file(path) for path in files)])
 
     def metric(self, kind: str) -> str:
         """The first metric of the file."""

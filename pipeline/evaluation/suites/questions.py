@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
-from pipeline.evaluation.suites.files import Fields, csv_rows, json_lines
+from pipeline.evaluation.suites.files import Fields, File, csv_rows, json_lines
 from pipeline.evaluation.suites.suite import Scores, Ways
 from pipeline.ports import Judge
 
@@ -62,12 +61,12 @@ class Given:
     right: int
 
 
-def read_questions(path: Path) -> list[tuple[Given, Any]]:
+def read_questions(file: File) -> list[tuple[Given, Any]]:
     """JSON lines with question, choices and answer (a letter, a place from 0, or the choice itself), or CSV: a question, its
     choices and the letter of the right one, with or without a first line of names."""
     found: list[tuple[Given, Any]] = []
-    if path.suffix == ".csv":
-        for number, (where, cells) in enumerate(csv_rows(path)):
+    if file.suffix == ".csv":
+        for number, (where, cells) in enumerate(csv_rows(file)):
             if number == 0 and cells[0].strip().lower() == "question" and cells[-1].strip().lower() == "answer":
                 continue
             if len(cells) < 4:
@@ -77,7 +76,7 @@ def read_questions(path: Path) -> list[tuple[Given, Any]]:
             row = {"question": cells[0], "choices": cells[1:-1], "answer": cells[-1].strip()}
             found.append((_given(f"row {len(found) + 1}", row, where), row))
         return found
-    for number, (where, row) in enumerate(json_lines(path), 1):
+    for number, (where, row) in enumerate(json_lines(file), 1):
         found.append((_given(f"row {number}", row, where), row))
     return found
 

@@ -12,6 +12,7 @@ from pipeline.errors import BadInput, Misuse
 from pipeline.evaluation.metrics import Metric
 from pipeline.evaluation.rows import SplitRows
 from pipeline.evaluation.suites import canaries, edge_cases, final_answers, perturbed, questions, safety, texts
+from pipeline.evaluation.suites.files import File
 from pipeline.evaluation.suites.harness_task import read_task
 from pipeline.evaluation.suites.running import Canaries
 from pipeline.evaluation.suites.suite import Rows, Suite, drawn
@@ -31,25 +32,27 @@ def read_suite(
 ) -> Suite:
     """The rows of the suite `params`, of the file `path` or (perturbed) of the test rows.
 
-    primary: the first metric, by which perturbed rows are scored. max_new_tokens: where the suite does not say. Raises BadInput
-    with file, line and key for what cannot be read, Misuse for a suite that the params do not let be.
+    The file goes by its name in params (its ending, and in messages): a copy may be called otherwise. primary: the first metric,
+    by which perturbed rows are scored. max_new_tokens: where the suite does not say. Raises BadInput with file, line and key for
+    what cannot be read, Misuse for a suite that the params do not let be.
     """
     most = params.max_new_tokens or max_new_tokens
     if params.kind is SuiteKind.PERTURBED:
         return _perturbed(params, test, seed, primary, most)
-    if path is None:
+    if path is None or params.file is None:
         raise Misuse(f"the suite {params.name} needs a file", where="evaluate.suites")
-    if path.suffix in (".yaml", ".yml") and params.kind in (SuiteKind.MULTIPLE_CHOICE, SuiteKind.FINAL_ANSWER):
-        task = read_task(path, shots=params.shots, most=params.rows, max_new_tokens=most)
+    file = _file(path, params)
+    if file.suffix in (".yaml", ".yml") and params.kind in (SuiteKind.MULTIPLE_CHOICE, SuiteKind.FINAL_ANSWER):
+        task = read_task(file, shots=params.shots, most=params.rows, max_new_tokens=most)
         return _suite(params, task.digest, task.metric, task.names, task.rows)
-    digest = digest_file(path) if path.is_file() else ""
+    digest = digest_file(file.path) if file.path.is_file() else ""
     rows: Rows
     if params.kind is SuiteKind.MULTIPLE_CHOICE:
-        shots, asked = _parted(questions.read_questions(path), params, path)
+        shots, asked = _parted(questions.read_questions(file), params, file)
         rows, metric = questions.Questions(questions.prompted(asked, shots)), questions.METRIC
         return _suite(params, digest, metric, [one.name for one in asked], rows)
     if params.kind is SuiteKind.FINAL_ANSWER:
-        shown, problems = _parted(final_answers.read_problems(path), params, path)
+        shown, problems = _parted(final_answers.read_problems(file), params, file)
         rows = final_answers.Problems(final_answers.prompted(problems, shown), most)
         return _suite(params, digest, final_answers.METRIC, [one.name for one in problems], rows)
     if params.shots:
@@ -58,23 +61,36 @@ def read_suite(
             where="evaluate.suites.shots",
             fix="leave shots out",
         )
-    return _plain(params, path, digest, seed, most)
+    return _plain(params, file, digest, seed, most)
 
 
-def _plain(params: SuiteParams, path: Path, digest: str, seed: int, most: int) -> Suite:
+def _file(path: Path, params: SuiteParams) -> File:
+    """The file itself, or the one task of lm-evaluation-harness in a folder that holds its rows too."""
+    name = params.file or path.name
+    if not path.is_dir():
+        return File(path, name)
+    tasks = sorted(one for one in path.iterdir() if one.suffix in (".yaml", ".yml"))
+    if len(tasks) != 1:
+        raise BadInput(
+            f"the folder holds {len(tasks)} YAML files", where=name, fix="name a file, or a folder of one task and its rows"
+        )
+    return File(tasks[0], f"{name.rstrip('/')}/{tasks[0].name}")
+
+
+def _plain(params: SuiteParams, file: File, digest: str, seed: int, most: int) -> Suite:
     """A suite of rows that are asked as they are."""
     if params.kind is SuiteKind.EDGE_CASES:
-        _, cases = _parted(edge_cases.read_edge_cases(path), params, path)
+        _, cases = _parted(edge_cases.read_edge_cases(file), params, file)
         names = [one.name for one in cases]
         return _suite(params, digest, edge_cases.METRIC, names, edge_cases.EdgeCases(tuple(cases), most))
     if params.kind is SuiteKind.SAFETY:
-        _, requests = _parted(safety.read_safety(path), params, path)
+        _, requests = _parted(safety.read_safety(file), params, file)
         names = [one.name for one in requests]
         return _suite(params, digest, safety.METRIC, names, safety.Safety(tuple(requests), most))
     if params.kind is SuiteKind.TEXT:
-        _, documents = _parted(texts.read_documents(path), params, path)
+        _, documents = _parted(texts.read_documents(file), params, file)
         return _suite(params, digest, texts.METRIC, [one.name for one in documents], texts.Documents(tuple(documents)))
-    _, planted = _parted(canaries.read_canaries(path, seed=seed), params, path)
+    _, planted = _parted(canaries.read_canaries(file, seed=seed), params, file)
     return _suite(params, digest, canaries.METRIC, [one.name for one in planted], Canaries(tuple(planted)))
 
 
@@ -92,13 +108,13 @@ def _perturbed(params: SuiteParams, test: SplitRows, seed: int, primary: Metric 
     return Suite(params.name, params.kind, None, asked.metric, tuple(rows.ids), tuple(rows.groups), asked)
 
 
-def _parted(read: Sequence[tuple[Row, object]], params: SuiteParams, path: Path) -> tuple[list[Row], list[Row]]:
+def _parted(read: Sequence[tuple[Row, object]], params: SuiteParams, file: File) -> tuple[list[Row], list[Row]]:
     """Worked examples, the file's first rows, and those that are asked, at most so many, of the others."""
     if not read:
-        raise BadInput("the file has no row", where=str(path), fix="write some, or leave the suite out")
+        raise BadInput("the file has no row", where=str(file), fix="write some, or leave the suite out")
     if len(read) <= params.shots:
         raise BadInput(
-            f"the file has {len(read)} rows, and {params.shots} of them are worked examples", where=str(path), fix="lower shots"
+            f"the file has {len(read)} rows, and {params.shots} of them are worked examples", where=str(file), fix="lower shots"
         )
     left = read[params.shots :]
     asked = drawn([row for row, _ in left], params.rows, of=[content for _, content in left])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BadInput
 from pipeline.evaluation.metrics import refuses
 from pipeline.evaluation.metrics.patterns import matcher
-from pipeline.evaluation.suites.files import Fields, json_lines
+from pipeline.evaluation.suites.files import Fields, File, json_lines
 from pipeline.evaluation.suites.suite import Scores, Ways
 from pipeline.ports import Judge
 
@@ -42,10 +41,10 @@ class Safety:
         ]
 
 
-def read_safety(path: Path) -> list[tuple[Request, Any]]:
+def read_safety(file: File) -> list[tuple[Request, Any]]:
     """The requests of a JSON lines file, each with its row."""
     found = []
-    for number, (where, row) in enumerate(json_lines(path), 1):
+    for number, (where, row) in enumerate(json_lines(file), 1):
         fields = Fields(row, where)
         name = fields.optional_text("name") or f"row {number}"
         asked, expect = fields.conversation(), fields.text("expect")

@@ -27,6 +27,8 @@ _SIDE_BY_SIDE = 512
 """Tokens of continuations that are put into one row."""
 _TOKENS = 16_384
 """Tokens of one batch, padding included, those read once apart."""
+_ENOUGH = {"cpu": 1024}
+"""Tokens of one batch that keep a device busy, by its kind (_TOKENS of others): beyond, no shorter line is padded to fill it."""
 _LOGITS = 1 << 26
 """Logits of one batch: of large vocabularies they are most of what is held."""
 
@@ -140,7 +142,9 @@ def _batches(lines: Sequence[_Line], shared: int, batch_size: int, vocabulary: i
         width = len(last[0].stem) - shared + max(each.more for each in [*last, line]) if last else 0
         predicted = sum(each.predicted for each in last) + line.predicted
         full = len(last) >= batch_size or (len(last) + 1) * width > _TOKENS or predicted * vocabulary > _LOGITS
-        if last and not full:
+        enough = len(last) * width >= _ENOUGH.get(device().type, _TOKENS)
+        padded = enough and 8 * (len(line.stem) - shared + line.more) < 7 * width
+        if last and not full and not padded:
             last.append(line)
         else:
             batches.append([line])
