@@ -164,6 +164,8 @@ class Params(Section):
                 problems.append(f"gate.slices.{field}: not among evaluate.slices, so the gate could never see it")
         if gate.exposure is not None and SuiteKind.CANARIES not in suites.values():
             problems.append("gate.exposure: needs a suite of the kind canaries in evaluate.suites")
+        if not evaluate.parity_rows and gate.parity and "parity" in gate.model_fields_set:
+            problems.append("gate.parity: with evaluate.parity_rows 0 nothing is compared, so the gate could never see it")
         for form in gate.parity:
             if form in ("merged", "quantized") and form not in evaluate.parity_forms:
                 problems.append(f"gate.parity: {form} is not among evaluate.parity_forms, so the gate could never see it")

@@ -73,5 +73,6 @@ class GateParams(Section):
     """The most bits by which any canary may be given away (a suite of canaries is needed)."""
     ceilings: CeilingParams = CeilingParams()
     parity: Annotated[tuple[Literal["loaded", "merged", "quantized", "served"], ...], Field(strict=False)] = ("loaded", "served")
-    """Ways to run the candidate that must be the one that was measured; a form that there is not of the tuner is left out."""
+    """Ways to run the candidate that must be the one that was measured; one that was not run is insufficient. With
+    evaluate.parity_rows 0 none is asked about."""
     holdout: HoldoutParams = HoldoutParams()
