@@ -100,3 +100,25 @@ def test_every_params_file_that_ships_is_valid(path: Path) -> None:
 @pytest.mark.parametrize(("name", "made"), [("params.md", params_page), ("methods.md", methods_page)])
 def test_a_page_that_is_made_from_the_code_says_what_the_code_says(name: str, made: Callable[[], str]) -> None:
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == made(), "run python docs/build.py"
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ("gate:\n  suites: {cases: 1.0}\n", "gate.suites.cases: no suite of evaluate.suites"),
+        ("gate:\n  slices: {source: {}}\n", "gate.slices.source: not among evaluate.slices"),
+        ("gate:\n  exposure: 3.0\n", "gate.exposure: needs a suite of the kind canaries"),
+        ("gate:\n  ceilings: {per_thousand: 1.0}\n", "gate.ceilings.per_thousand: needs evaluate.cost.price_per_hour"),
+        ("gate:\n  parity: [merged]\n", "gate.parity: merged is not among evaluate.parity_forms"),
+        ("gate:\n  parity: [loaded]\nevaluate:\n  parity_rows: 0\n", "gate.parity: with evaluate.parity_rows 0"),
+        ("gate:\n  better_than_base: {net_wins: 0.0}\n", "gate.better_than_base.net_wins: not among evaluate.metrics"),
+        ("evaluate:\n  metrics: [json_schema]\n", "json_schema needs evaluate.format.schema_file"),
+        ("evaluate:\n  suites: [{name: a, kind: text}]\n", "the suite a needs a file"),
+    ],
+)
+def test_the_gate_asks_about_nothing_that_is_not_measured(tmp_path: Path, sections: str, problem: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("model: {name: m, task: generate, base: ./base}\n" + sections)
+    with pytest.raises(BadParams) as error:
+        read_params(path)
+    assert problem in str(error.value)
