@@ -68,7 +68,11 @@ BAD: tuple[Bad, ...] = (
         "trained-on-the-test", "trained_on", lambda world: world.trained("on-test", with_test(world, 220)), "220 of the test rows"
     ),
     Bad(
-        "trained-on-a-test-row", "trained_on", lambda world: world.trained("on-row", with_test(world, 1)), "1 of the", alone=True
+        "trained-on-a-test-row",
+        "trained_on",
+        lambda world: world.trained("on-row", with_test(world, 1), seed=2),
+        "1 of the",
+        alone=True,
     ),
     Bad("trained-too-short", "not_worse_than_champion.accuracy", trained("short", max_steps=6)),
     Bad("no-better-than-counting-words", "worth_tuning.linear.accuracy", an_easy_desk),

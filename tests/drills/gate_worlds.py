@@ -85,7 +85,7 @@ class World:
     champion_params: dict[str, Any]
     detector: Any = None
     held: bool = True
-    _measured: dict[str, Measured] = field(default_factory=dict)
+    _measured: dict[tuple[str, Path, Path], Measured] = field(default_factory=dict)
     _made: dict[str, Tuned] = field(default_factory=dict)
     _numbers: int = 0
 
@@ -201,10 +201,10 @@ class World:
 
     def as_usual(self, tuned: Tuned) -> Measured:
         """Measured with the usual params; once."""
-        name = tuned.training.digest
-        if name not in self._measured:
-            self._measured[name] = self.evaluated(tuned)
-        return self._measured[name]
+        key = (tuned.training.digest, tuned.adapter, tuned.data)
+        if key not in self._measured:
+            self._measured[key] = self.evaluated(tuned)
+        return self._measured[key]
 
     def judged(self, tuned: Tuned) -> GateDecision:
         """Measured and judged as usual, at a first look."""
