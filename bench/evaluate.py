@@ -3,7 +3,7 @@
     python bench/evaluate.py --data ../shared/data --models ../shared/models [--only llama-33m] [--questions 64] [--json FILE]
 
 Both sides read the same YAML (MMLU-style questions by letter and by text, GSM8K-style problems, five-shot where the model has
-room), in one process, in turns; the harness with each of its batch settings, of which its best counts. Times are of asking
+room), in one process, in turns; both with each of the batch settings, of which each side's best counts. Times are of asking
 (prompts to likelihoods or answers, tokenisation included) and of the whole (task file to scores); imports and loading the model
 are neither's. On a machine that others use, the processor's time (all threads) says more than the clock's; both are given.
 """
@@ -75,14 +75,14 @@ class Spent:
 
 @dataclass
 class Cell:
-    """One task with one model: both sides' laps, the harness's by its setting, and how their items compare. times: how many times
-    as fast ours is as the harness's best setting."""
+    """One task with one model: both sides' laps by their setting, and how their items compare. times: how many times as fast our
+    best setting is as the harness's best."""
 
     model: str
     task: str
     items: int
     harness: dict[str, list[Spent]]
-    ours: list[Spent]
+    ours: dict[str, list[Spent]]
     times: dict[str, float]
     worst: float
     same: bool
@@ -114,7 +114,8 @@ def _options() -> argparse.Namespace:
         "--questions", type=int, default=64, help="rows of each task (a large model; four times as many of a small)"
     )
     parser.add_argument("--laps", type=int, default=3)
-    parser.add_argument("--batches", default="8,32,auto", help="settings of the harness")
+    parser.add_argument("--batches", default="8,32,128", help="settings of both sides; auto is the harness's alone")
+    parser.add_argument("--tasks", default="letters,texts,problems")
     parser.add_argument("--json", type=Path, default=None)
     return parser.parse_args()
 
@@ -171,7 +172,7 @@ def _write_tasks(options: argparse.Namespace, work: Path, shots: int, tokens: in
     (work / "shots.jsonl").write_text("".join(problems[:shots]), encoding="utf-8")
     (work / "problems.jsonl").write_text("".join(problems[100 : 100 + many]), encoding="utf-8")
     (work / "problems.yaml").write_text(PROBLEMS.format(shots=shots, tokens=tokens), encoding="utf-8")
-    return [work / f"{name}.yaml" for name in ("letters", "texts", "problems")]
+    return [work / f"{name}.yaml" for name in options.tasks.split(",")]
 
 
 def _asked(row: Sequence[str]) -> str:
@@ -182,22 +183,18 @@ def _cell(name: str, folder: Path, task: Path, options: argparse.Namespace) -> C
     """Both sides in turns; the first lap of each is to warm up and does not count."""
     settings: list[Any] = [int(one) if one.isdigit() else one for one in options.batches.split(",")]
     theirs = {setting: _harness(folder, task, setting) for setting in settings}
-    ours = _tuneline(folder, task)
-    spent: dict[str, list[Spent]] = {str(setting): [] for setting in settings}
-    mine: list[Spent] = []
+    ours = {setting: _tuneline(folder, task, setting) for setting in settings if setting != "auto"}
+    spent: tuple[dict[str, list[Spent]], ...] = ({}, {})
     results: list[Any] = [None, None]
     for _ in range(options.laps):
-        for setting in settings:
-            results[0], lap = theirs[setting]()
-            spent[str(setting)].append(lap)
-        results[1], lap = ours()
-        mine.append(lap)
-    times = {}
-    for what in ("asking", "cpu", "whole"):
-        best = min(_middle(laps, what) for laps in spent.values())
-        times[what] = round(best / _middle(mine, what), 2)
+        for side, laps in enumerate((theirs, ours)):
+            for setting, lap in laps.items():
+                results[side], took = lap()
+                spent[side].setdefault(str(setting), []).append(took)
+    best = [{what: min(_middle(laps, what) for laps in side.values()) for what in ("asking", "cpu", "whole")} for side in spent]
+    times = {what: round(best[0][what] / best[1][what], 2) for what in best[0]}
     worst, same = _compared(*results)
-    return Cell(name, task.stem, len(results[1]), spent, mine, times, worst, same)
+    return Cell(name, task.stem, len(results[1]), *spent, times, worst, same)
 
 
 def _middle(laps: Sequence[Spent], what: str) -> float:
@@ -246,7 +243,7 @@ def _harness(folder: Path, path: Path, batch: Any) -> Callable[[], tuple[list[An
     return lap
 
 
-def _tuneline(folder: Path, path: Path) -> Callable[[], tuple[list[Any], Spent]]:
+def _tuneline(folder: Path, path: Path, batch: int) -> Callable[[], tuple[list[Any], Spent]]:
     from pipeline.evaluation.rows import SplitRows
     from pipeline.evaluation.suites import read_suite
     from pipeline.modeling.answering.generate import Subjects
@@ -262,13 +259,13 @@ def _tuneline(folder: Path, path: Path) -> Callable[[], tuple[list[Any], Spent]]
 
         def choices(self, name: str, prompts: Sequence[str], choices: Sequence[Sequence[str]], *, raw: bool = False) -> Any:
             clock = Clock()
-            kept["made"] = [[v for v, _ in row] for row in subjects.choices(name, prompts, choices, raw=raw)]
+            kept["made"] = [[v for v, _ in row] for row in subjects.choices(name, prompts, choices, raw=raw, batch_size=batch)]
             kept["spent"] = clock.read()
             return kept["made"]
 
         def answers(self, name: str, inputs: Sequence[str], **how: Any) -> Any:
             clock = Clock()
-            kept["made"] = subjects.answers(name, inputs, **how)
+            kept["made"] = subjects.answers(name, inputs, **how, batch_size=batch)
             kept["spent"] = clock.read()
             return kept["made"]
 
@@ -294,10 +291,12 @@ def _compared(theirs: list[Any], ours: list[Any]) -> tuple[float, bool]:
 
 
 def _line(cell: Cell) -> str:
-    best = min(cell.harness, key=lambda setting: _middle(cell.harness[setting], "cpu"))
-    theirs, ours = _middle(cell.harness[best], "asking"), _middle(cell.ours, "asking")
+    sides = []
+    for laps in (cell.harness, cell.ours):
+        best = min(laps, key=lambda setting: _middle(laps[setting], "asking"))
+        sides.append(f"{_middle(laps[best], 'asking'):7.2f} s (batch {best})")
     return (
-        f"{cell.model:12} {cell.task:9} {cell.items:4} items: harness {theirs:7.2f} s (batch {best}), ours {ours:7.2f} s: "
+        f"{cell.model:12} {cell.task:9} {cell.items:4} items: harness {sides[0]}, ours {sides[1]}: "
         f"{cell.times['asking']:.2f} times its speed, by the processor {cell.times['cpu']:.2f}, whole {cell.times['whole']:.2f}; "
         f"{'equal to the item' if cell.same else 'NOT equal'} (worst {cell.worst:.2g})"
     )
