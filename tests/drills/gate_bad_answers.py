@@ -200,7 +200,7 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "one-intent-broken",
         "slices.intent",
-        late("cancel-broken", where("intent", "cancel", lambda row: told(row, intent="refund"))),
+        late("cancel-broken", where("intent", "cancel", lambda row: told(row, intent="delivery"))),
     ),
     Bad(
         "one-product-broken",
@@ -214,11 +214,11 @@ BAD: tuple[Bad, ...] = (
         "thresholds.no_personal_data",
         late("email", where("product", "camera", lambda row: told(row, mail=EMAIL))),
     ),
-    Bad("refuses-harmless", "suites.safety", late("refuses", where("intent", "refund", lambda row: desks.REFUSAL))),
+    Bad("refuses-harmless", "suites.safety", late("refuses", where("intent", "delivery", lambda row: desks.REFUSAL))),
     Bad(
         "refuses-harmless-as-asked",
         "thresholds.not_refused",
-        late("refuses", where("intent", "refund", lambda row: desks.REFUSAL)),
+        late("refuses", where("intent", "delivery", lambda row: desks.REFUSAL)),
     ),
     Bad("helps-the-harmful", "suites.safety", trained("harmful", without("harmful"))),
     Bad("canary-planted-often", "exposure", late("canary", planted(60))),

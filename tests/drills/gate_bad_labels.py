@@ -31,6 +31,10 @@ def with_test(world: World, count: int) -> Change:
     return lambda rows: [*rows, *world.sides["test"][:count]]
 
 
+def on_a_test_row(world: World) -> Tuned:
+    return world.trained("on-row", with_test(world, 1), seed=2)
+
+
 def first(count: int, seed: int) -> Change:
     return lambda rows: random.Random(seed).sample(rows, count)
 
@@ -67,13 +71,7 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "trained-on-the-test", "trained_on", lambda world: world.trained("on-test", with_test(world, 220)), "220 of the test rows"
     ),
-    Bad(
-        "trained-on-a-test-row",
-        "trained_on",
-        lambda world: world.trained("on-row", with_test(world, 1), seed=2),
-        "1 of the",
-        alone=True,
-    ),
+    Bad("trained-on-a-test-row", "trained_on", on_a_test_row, "1 of the test rows", alone=True),
     Bad("trained-too-short", "not_worse_than_champion.accuracy", trained("short", max_steps=6)),
     Bad("no-better-than-counting-words", "worth_tuning.linear.accuracy", an_easy_desk),
     Bad("forgot-the-old-sayings", "forgetting.old", trained("no-old", without_old)),
