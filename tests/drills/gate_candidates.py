@@ -83,10 +83,10 @@ def passed(world: World, good: Good) -> GateDecision:
 GOOD: dict[str, tuple[Good, ...]] = {
     "labels": (
         *(Good(f"labels-seed-{seed}", {"seed": seed}) for seed in (2, 3, 4, 5)),
-        Good("labels-rate-3e-3", {"learning_rate": 3e-3, "max_steps": 50}),
-        Good("labels-rate-7e-3", {"learning_rate": 7e-3}),
+        Good("labels-rate-3e-3", {"learning_rate": 3e-3}),
+        Good("labels-rate-5e-3", {"learning_rate": 5e-3}),
         Good("labels-rank-4", {"rank": 4, "alpha": 8}),
-        Good("labels-rank-16", {"rank": 16, "alpha": 32, "learning_rate": 4e-3}),
+        Good("labels-rank-16", {"rank": 16, "alpha": 32, "learning_rate": 3e-3}),
         Good("labels-rslora", {"rslora": True, "alpha": 4}),
         Good("labels-from-champion", {"start": "champion", "learning_rate": 1e-3, "max_steps": 10}),
     ),
