@@ -68,7 +68,8 @@ class SuiteParams(Section):
     kind: Annotated[SuiteKind, Field(strict=False)]
     """edge_cases, multiple_choice, final_answer, text, safety, perturbed or canaries; see docs/suites.md."""
     file: str | None = None
-    """The rows, or the YAML task of lm-evaluation-harness: a file of the repository, or one put under DVC. perturbed has none."""
+    """The rows: a file of the repository or one put under DVC; or the folder of a task of lm-evaluation-harness, its YAML and its
+    rows. perturbed has none."""
     rows: Count | None = None
     """At most so many, drawn by their ids; default: all."""
     shots: Annotated[int, Field(ge=0, le=64)] = 0
