@@ -104,7 +104,7 @@ def carry_out(plan: Plan, project: Project, git: Git, needles: Needles) -> int:
 
 def clear_passing(project: Project) -> None:
     """Remove what is only there while a run is under way, or can be made again; the caller holds the lock, so no run is."""
-    for folder in (project.checkpoints, project.cache, project.sweeps, project.staging, project.scratch):
+    for folder in (project.checkpoints, project.cache, project.sweeps, project.curves, project.staging, project.scratch):
         shutil.rmtree(folder, ignore_errors=True)
 
 
