@@ -139,7 +139,7 @@ def test_a_database_in_use_is_for_later(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_is_passing_goes(project: Project) -> None:
-    for folder in (project.checkpoints, project.sweeps, project.staging, project.scratch):
+    for folder in (project.checkpoints, project.sweeps, project.curves, project.staging, project.scratch):
         put(folder / "deep" / "file")
     put(project.key, "k")
     clear_passing(project)
