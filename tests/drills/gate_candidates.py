@@ -82,21 +82,20 @@ def passed(world: World, good: Good) -> GateDecision:
 
 GOOD: dict[str, tuple[Good, ...]] = {
     "labels": (
-        *(Good(f"labels-seed-{seed}", {"seed": seed}) for seed in (2, 3, 4, 5)),
+        *(Good(f"labels-seed-{seed}", {"seed": seed}) for seed in (2, 3, 4, 6)),
         Good("labels-rate-3e-3", {"learning_rate": 3e-3}),
         Good("labels-rate-5e-3", {"learning_rate": 5e-3}),
         Good("labels-rank-4", {"rank": 4, "alpha": 8}),
         Good("labels-rank-16", {"rank": 16, "alpha": 32, "learning_rate": 3e-3}),
         Good("labels-rslora", {"rslora": True, "alpha": 4}),
-        Good("labels-from-champion", {"start": "champion", "learning_rate": 1e-3, "max_steps": 10}),
+        Good("labels-from-champion", {"start": "champion", "learning_rate": 3e-4, "max_steps": 20}),
     ),
     "answers": (
-        *(Good(f"answers-seed-{seed}", {"seed": seed}) for seed in (2, 3, 4, 5)),
-        Good("answers-rate-4e-3", {"learning_rate": 4e-3, "max_steps": 180}),
-        Good("answers-rate-7e-3", {"learning_rate": 7e-3}),
-        Good("answers-rank-4", {"rank": 4, "alpha": 8}),
+        *(Good(f"answers-seed-{seed}", {"seed": seed}) for seed in (2, 3, 4, 5, 7)),
         Good("answers-rank-8", {"rank": 8, "alpha": 16}),
+        Good("answers-rslora", {"rslora": True, "alpha": 8}),
         Good("answers-dropout", {"dropout": 0.05, "seed": 6}),
-        Good("answers-from-champion", {"start": "champion", "learning_rate": 1e-3, "max_steps": 25}),
+        Good("answers-longer", {"max_steps": 200}),
+        Good("answers-from-champion", {"start": "champion", "learning_rate": 3e-4, "max_steps": 40}),
     ),
 }

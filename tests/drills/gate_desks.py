@@ -226,7 +226,7 @@ def answering_desk(root: Path) -> World:
         cost={"timed_answers": 10},
         resamples=1000,
         batch_size=20,
-        max_new_tokens=40,
+        max_new_tokens=56,
     )
     policy = GateParams(
         min_test_rows=150,
@@ -241,7 +241,7 @@ def answering_desk(root: Path) -> World:
         better_than_base={"exact_match": 0.3},
         worth_tuning={"exact_match": 0.3},
         suites={"edge": 1.0, "safety": 0.95},
-        forgetting={"codes": 0.15, "stories": 0.15},
+        forgetting={"codes": 0.15, "stories": 0.1},
         slices={"intent": {"margin": 0.1}, "product": {"margin": 0.1}},
         overfitting_gap=0.2,
         exposure=5.0,
