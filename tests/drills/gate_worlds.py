@@ -184,6 +184,7 @@ class World:
             "adapter": tuned.adapter,
             "champion_adapter": self.champion_tuned.adapter if self.held else None,
         } | changed
+        named.setdefault("files_folder", self.root / "suites")
         positional = [named.pop(name) for name in ("training", "champion", "splits", "params", "model")]
         report = evaluate(
             *positional,
@@ -191,7 +192,6 @@ class World:
             base=base or self.base,
             out=out,
             files=self.files,
-            files_folder=self.root / "suites",
             detector=self.detector,
             judge=judge,
             cache=cache or self.root / "answers",
