@@ -19,7 +19,15 @@ ingest: {sources: [inbox], format: chat}
 validate: {min_rows: 100}
 split: {eval: 0.05, test: 0.2, leaks: {exact: drop, near: drop, ngram: drop}}
 train: {rank: 4, alpha: 8, learning_rate: 0.004, max_steps: 8, batch_size: 8, max_length: 200, save_steps: 2, logging_steps: 2}
-evaluate: {metrics: [exact_match, token_f1], slices: [intent], batch_size: 64, max_new_tokens: 24, resamples: 200}
+evaluate:
+  metrics: [exact_match, token_f1]
+  slices: [intent]
+  ladder: {rungs: [majority, neighbour]}
+  cost: {timed_answers: 2}
+  parity_rows: 2
+  batch_size: 64
+  max_new_tokens: 24
+  resamples: 200
 gate: {min_test_rows: 20, thresholds: {token_f1: 0.0}}
 """
 

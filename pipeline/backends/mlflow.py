@@ -57,10 +57,23 @@ class MlflowTracker:
         from mlflow.entities import Param
 
         there = self._client.get_run(self._run_id).data.params
+        said = {k: str(v)[:6000] for k, v in params.items()}
+        if any(there.get(k, v) != v for k, v in said.items()):
+            self._begin_anew()
+            there = {}
         # MLflow refuses to change a logged param; a resumed run logs the same ones again.
-        fresh = [Param(k, str(v)[:6000]) for k, v in params.items() if there.get(k) != str(v)[:6000]]
+        fresh = [Param(k, v) for k, v in said.items() if there.get(k) != v]
         for start in range(0, len(fresh), 100):
             self._client.log_batch(self._run_id, params=fresh[start : start + 100])
+
+    def _begin_anew(self) -> None:
+        """Leave what an interrupted run of other params logged to itself, and go on in a run that the key finds now."""
+        old = self._client.get_run(self._run_id)
+        tags = {k: v for k, v in old.data.tags.items() if not k.startswith("mlflow.")}
+        new = self._client.create_run(old.info.experiment_id, tags=tags, run_name=old.info.run_name)
+        self._client.delete_tag(self._run_id, RUN_KEY)
+        self._client.set_terminated(self._run_id, "KILLED")
+        self._run_id = new.info.run_id
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         from mlflow.entities import Metric
@@ -110,14 +123,15 @@ def tracked_run(client: Any, experiment: str, key: str, tags: Mapping[str, str])
         run_id = client.create_run(experiment_id, tags={RUN_KEY: key, **tags}, run_name=key).info.run_id
     monitor = SystemMetricsMonitor(run_id, sampling_interval=2, resume_logging=bool(found), tracking_uri=str(client.tracking_uri))
     monitor.start()
+    tracker = MlflowTracker(client, run_id)
     try:
-        yield MlflowTracker(client, run_id)
+        yield tracker
     except BaseException:
         monitor.finish()
-        client.set_terminated(run_id, "FAILED")
+        client.set_terminated(tracker.run_id, "FAILED")
         raise
     monitor.finish()
-    client.set_terminated(run_id, "FINISHED")
+    client.set_terminated(tracker.run_id, "FINISHED")
 
 
 def log_released_model(

@@ -70,3 +70,24 @@ def test_register_promote_roll_back_and_repair_on_mlflow(world: World, tmp_path:
         ("2", False, ()),
         ("1", True, ("production",)),
     ]
+
+
+def test_an_interrupted_run_whose_params_were_changed_is_left_to_itself(tmp_path: Path) -> None:
+    from pipeline.backends.mlflow import RUN_KEY, connect, tracked_run
+
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    with tracked_run(client, MODEL, "desk-0001", {"by": "ada"}) as first:
+        first.log_params({"train.epochs": 6, "train.rank": 4})
+    with tracked_run(client, MODEL, "desk-0001", {}) as same:
+        same.log_params({"train.epochs": 6, "train.rank": 4})
+    assert same.run_id == first.run_id
+    with tracked_run(client, MODEL, "desk-0001", {}) as other:
+        other.log_params({"train.epochs": 3, "train.rank": 4})
+        other.log_metrics({"loss": 1.0}, step=1)
+    assert other.run_id != first.run_id
+    old, new = client.get_run(first.run_id), client.get_run(other.run_id)
+    assert (old.info.status, old.data.params["train.epochs"], RUN_KEY in old.data.tags) == ("KILLED", "6", False)
+    assert (new.info.status, new.data.params["train.epochs"], new.data.tags["by"]) == ("FINISHED", "3", "ada")
+    with tracked_run(client, MODEL, "desk-0001", {}) as again:
+        pass
+    assert again.run_id == other.run_id
