@@ -8,7 +8,8 @@ Two splits, the same for all. `ours` is that of examples/banking77: groups, and 
 `plain` is scikit-learn's stratified random split with the same shares, as others use; one question in eighteen is nearly
 another. Each cell is trained and measured in a process of its own: seconds are those of the training alone, memory the most that
 the process ever held, of which the imports hold a part. Differences are to `plain full` (rate 1e-4, label smoothing 0.1), paired
-by row; it has four epochs in batches of 32, the others six. A cell that stands in FOLDER is not trained again, so a stopped run goes on.
+by row; it has four epochs in batches of 32, the others six. A cell that stands in FOLDER is not trained
+again, so a stopped run goes on.
 
 Writes tuners.json and tuners.md to FOLDER, and prints the table. Settings are those of examples/banking77, and judgement; nothing
 was searched on test rows.
