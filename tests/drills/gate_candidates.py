@@ -21,8 +21,8 @@ Trial = Callable[[World], GateDecision | Tuned]
 @dataclass(frozen=True)
 class Bad:
     """because: the check that must refuse it, or the error that must be raised. verdict: what the check says. says: words that
-    must stand in the reason. alone: no other check may refuse it, so nothing else would have caught it. gap: why this reason is not found
-    yet; the drill fails as soon as it is."""
+    must stand in the reason. alone: no other check may refuse it, so nothing else would have caught it. gap: why this reason is
+    not found yet; the drill fails as soon as it is."""
 
     name: str
     because: str | type[TunelineError]
