@@ -51,7 +51,7 @@ class Town:
 
     def __call__(self, command: str, *, expect: int | None = 0, **environment: str) -> Finished:
         done = self.start(command, **environment)
-        out, err = done.communicate(timeout=400)
+        out, err = done.communicate(timeout=700)
         if expect is not None:
             assert done.returncode == expect, f"tuneline {command} ended with {done.returncode}\n{out}\n{err}"
         return Finished(done.returncode, out, err)
