@@ -185,6 +185,7 @@ def compare(bench: Bench, best: Trial) -> Comparison | None:
 def _asked(bench: Bench, number: int, rows: SplitRows) -> Said:
     """What a trial's adapter says to each row. Loaded by itself: weights that were tuned whole are as large as the base."""
     from pipeline.asking.answers import answering
+    from pipeline.evaluation.rows import Said
     from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
 
     base, asked = find_base(bench.world, bench.workspace, bench.params), bench.params.evaluate
