@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.params.section import Count, Fraction, Section, Share
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+LARGEST_REPLAY = 0.99
+"""An epoch is at most a hundred times its newer rows."""
 
 
 class SoftPromptParams(Section):
@@ -28,8 +30,15 @@ class MixParams(Section):
     caps: dict[str, Count] = {}
     """Task: so many of its rows count, drawn by the seed."""
     replay: Fraction | None = None
-    """Continual: what share of the rows drawn are old, of shards that the champion was trained on; the others are newer. Default:
-    all rows count alike."""
+    """Continual: what share of the rows drawn are old, of shards that the champion was trained on; the others are newer.
+    Up to 0.99, or 1 for old rows alone. Default: all rows count alike."""
+
+    @field_validator("replay")
+    @classmethod
+    def _bounded_epoch(cls, replay: float | None) -> float | None:
+        if replay is not None and LARGEST_REPLAY < replay < 1:
+            raise ValueError(f"at most {LARGEST_REPLAY}, or 1: each newer row is drawn once, so an epoch would be endless")
+        return replay
 
 
 class EwcParams(Section):

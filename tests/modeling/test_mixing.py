@@ -43,7 +43,7 @@ MIXES = st.fixed_dictionaries(
         "weights": st.dictionaries(st.sampled_from("abc"), st.floats(0, 10), max_size=3),
         "temperature": st.floats(1, 50),
         "caps": st.dictionaries(st.sampled_from("abc"), st.integers(1, 40), max_size=3),
-        "replay": st.none() | st.floats(0, 1),
+        "replay": st.none() | st.just(1.0) | st.floats(0, 0.99),
     }
 )
 TASKS = st.lists(st.sampled_from("abc"), min_size=1, max_size=120).map(lambda drawn: "abc" + "".join(drawn))
@@ -188,3 +188,9 @@ def test_drawn_rows_are_grouped_by_length_so_that_little_is_padded() -> None:
     steps = np.array_split([lengths[n] for n in drawn(order)], len(order) // 16)
     padded = sum(max(step) * len(step) for step in steps) / sum(map(sum, steps))
     assert padded < 1.1
+
+
+def test_a_replay_that_would_make_an_epoch_endless_is_refused_and_all_old_rows_are_not() -> None:
+    with pytest.raises(ValueError, match=r"at most 0\.99, or 1"):
+        stage(replay=0.9999)
+    assert stage(replay=1).mix.replay == 1
