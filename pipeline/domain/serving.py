@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pipeline.errors import Misuse, TryLater
 
 Role = Literal["production", "canary", "shadow", "pinned"]
-"""Why a release answers: it holds the served stage; a share of requests goes to it; it answers unheard; it was asked for by name."""
+"""Why it answers: it holds the served stage; a share of requests is its; it answers unheard; it was asked for by name."""
 
 
 @dataclass(frozen=True, slots=True)

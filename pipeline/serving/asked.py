@@ -6,7 +6,8 @@ the app has one place to import from. Notes for who writes the app:
 - Errors come from the first step of the iterator, so ask for the first Piece before the status line is sent: Full (429, with
   error.retry_after seconds), NotServed (404), BadInput and Misuse (400), TryLater (503: no release yet, or the engine stops);
   Broken in the middle of an answer ends its stream with an error.
-- To cancel, close the iterator (`await pieces.aclose()`, or end the task that runs over it): the slot is free with the next token.
+- To cancel, close the iterator (`await pieces.aclose()`, or end the task that runs over it);
+  its slot is free with the next token.
 - For n > 1, ask n times, each with an id and, where a seed was given, a seed of its own (seed + number).
 - `start` and `close` block; call them in a thread (asyncio.to_thread) from a lifespan.
 """
