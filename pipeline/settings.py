@@ -35,6 +35,16 @@ class Settings(BaseSettings):
     """Where evaluate.judge's model is asked: an OpenAI-compatible address such as https://HOST/v1 (docs/judge.md)."""
     judge_key: SecretStr | None = None
     """The key that is sent there, where one is wanted."""
+    serving_keys: Path | None = None
+    """The file of API keys, hashed; default serving/keys.json in the state folder (docs/serving.md)."""
+    tls_cert: Path | None = None
+    """PEM file of the certificate, and those between it and a root, that `tuneline serve` shows; with tls_key."""
+    tls_key: Path | None = None
+    """PEM file of its private key."""
+    vllm_url: str | None = None
+    """Where serve.engine vllm finds its server: an address such as http://127.0.0.1:8000."""
+    vllm_key: SecretStr | None = None
+    """The key that is sent there, where one is wanted."""
     workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
     """How many processes take rows in; 1 keeps all work in one. What is written does not depend on it."""
     actor: str | None = None

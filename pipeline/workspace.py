@@ -215,6 +215,11 @@ class Project:
         return self.state / "curves"
 
     @property
+    def serving(self) -> Path:
+        """What `tuneline serve` keeps: keys.json, counts of traffic, the sampled log of requests."""
+        return self.state / "serving"
+
+    @property
     def locks(self) -> Path:
         return self.state / "locks"
 

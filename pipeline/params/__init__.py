@@ -29,6 +29,7 @@ from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
 from pipeline.params.ingest import SourceParams as SourceParams
 from pipeline.params.section import Count, Fraction, Section
+from pipeline.params.serve import ServeParams as ServeParams
 from pipeline.params.sweep import SweepParams as SweepParams
 from pipeline.params.sweep import space_problems
 from pipeline.params.train import StageParams as StageParams
@@ -110,6 +111,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     gate: GateParams = GateParams()
     release: ReleaseParams = ReleaseParams()
+    serve: ServeParams = ServeParams()
     schedule: ScheduleParams = ScheduleParams()
     explore: ExploreParams = ExploreParams()
     advise: AdviseParams = AdviseParams()
