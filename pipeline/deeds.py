@@ -139,6 +139,9 @@ def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: b
         reason="the gate passed it",
         registry=world.registry,
         ledger=world.ledger,
+        archive=world.archive,
+        evidence=world.evidence,
+        anchors=world.anchors,
     )
 
 

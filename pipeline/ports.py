@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.domain.data import CheckResult, SourceFile
+from pipeline.domain.lineage import Chain
+from pipeline.domain.proof import Anchor, AuditCheck
+from pipeline.domain.record import FileDigest
 from pipeline.domain.release import Event, EventKind, ModelVersion
 from pipeline.domain.sightings import RunData
 from pipeline.domain.snapshots import PastSnapshot
@@ -208,6 +211,10 @@ class Registry(Protocol):
         """Numbers of all versions, oldest first."""
         ...
 
+    def put(self, name: str, version: str, folder: Path, at: str) -> None:
+        """Add a folder's files to a version's as `at`/, in the place of whatever was there."""
+        ...
+
     def artifacts(self, name: str, version: str) -> Path:
         """Local folder that holds the version's files. Raises Broken if it is missing."""
         ...
@@ -279,8 +286,52 @@ class Archive(Protocol):
         """Every stored copy of every data file that the run tracked, unverified. A lost one is named by where it belongs."""
         ...
 
+    def committed(self, version: ModelVersion, path: str) -> bytes | None:
+        """A file of the commit that keeps the run, such as params.yaml; None if it is not there."""
+        ...
+
     def commit_problem(self, version: ModelVersion) -> str | None:
         """What is wrong with the commit that keeps the run, or with the tag that names it; None when whole."""
+        ...
+
+
+class Evidence(Protocol):
+    """Signed statements, bill of materials, model card and signature of a version: made at registration, checked ever after."""
+
+    def lay(self, chain: Chain, committed: Mapping[str, str], out: Path) -> None:
+        """Write the evidence of a version to a folder. chain.version: with the files that the registry holds, evidence excepted;
+        committed: files of the run's commit by SHA-256."""
+        ...
+
+    def whole(self, files: Sequence[FileDigest], folder: Path) -> bool:
+        """Whether all of it lies in a version's folder, signed, about just these files, which the caller has hashed."""
+        ...
+
+    def check(
+        self, version: ModelVersion, chain: Chain, folder: Path, committed: Mapping[str, str | None]
+    ) -> Iterator[AuditCheck]:
+        """A check for everything that it says. The version's files were hashed by the caller; none is hashed again."""
+        ...
+
+    def release(self, statement: Mapping[str, Any]) -> bytes:
+        """A statement in an envelope signed with the project's key."""
+        ...
+
+    @property
+    def public_key(self) -> bytes:
+        """The project's public key, in PEM."""
+        ...
+
+
+class Anchors(Protocol):
+    """Keeps, outside the ledger's database, where the ledger ended."""
+
+    def anchor(self, model: str, sequence: int, digest: str) -> None:
+        """Write down the last event of a model. Never raises, never blocks: what fails is told, and the next one repairs it."""
+        ...
+
+    def anchored(self, model: str) -> tuple[Anchor, ...]:
+        """All that was ever written down, by sequence. Raises Broken when it cannot be read, or was changed."""
         ...
 
 

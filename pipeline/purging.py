@@ -20,7 +20,17 @@ from pipeline.backends.erasing import Plan, carry_out, clear_passing, keep_remai
 from pipeline.backends.git import REFS
 from pipeline.backends.needles import Needles
 from pipeline.backends.past_runs import GitDvcPastRuns
-from pipeline.backends.run_folder import KeptRun, RunFolder, discard, head_data, head_run, keep_run, one_run_at_a_time, open_run
+from pipeline.backends.run_folder import (
+    KINDS,
+    KeptRun,
+    RunFolder,
+    discard,
+    head_data,
+    head_run,
+    keep_run,
+    one_run_at_a_time,
+    open_run,
+)
 from pipeline.curation.describing import write_description
 from pipeline.curation.forgetting import redact_quarantine
 from pipeline.curation.shards import sweep
@@ -219,6 +229,8 @@ def _owners(world: World) -> dict[str, list[tuple[str, str]]]:
     past = GitDvcPastRuns(world.git, world.project)
     found: dict[str, list[tuple[str, str]]] = {}
     for name, commit in world.git.refs("").items():
+        if name.split("/")[1] not in KINDS:  # an anchor of the ledger holds no data
+            continue
         for path, md5 in past.files(commit):
             found.setdefault(md5, []).append((name.split("/", 1)[0], path))
     return found

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     """Name of the DVC remote to push to; default the one in .dvc/config."""
     record_key: SecretStr | None = None
     """The secret of keyed digests, 64 hex digits; default a file in the state folder, made once (docs/forgetting.md)."""
+    signing_key: Path | None = None
+    """The private key that signs releases, EC P-256 in PEM; default a file in the state folder, made once (docs/evidence.md)."""
+    ledger_anchor: SecretStr | None = None
+    """A folder, or an address such as s3://bucket/prefix, where the ledger's head is anchored beside git (docs/evidence.md)."""
     judge_url: SecretStr | None = None
     """Where evaluate.judge's model is asked: an OpenAI-compatible address such as https://HOST/v1 (docs/judge.md)."""
     judge_key: SecretStr | None = None

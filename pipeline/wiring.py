@@ -36,6 +36,8 @@ from pipeline.settings import Settings, settings
 from pipeline.workspace import Project, Workspace
 
 if TYPE_CHECKING:
+    from pipeline.backends.anchors import Anchors as LedgerAnchors
+    from pipeline.backends.evidence import SignedEvidence
     from pipeline.backends.git import Git
     from pipeline.backends.run_folder import RunFolder
     from pipeline.curation.row_rules import RowRules
@@ -92,6 +94,24 @@ class World:
         from pipeline.backends.dvc import GitDvcArchive
 
         return GitDvcArchive(self.git, self.project)
+
+    @cached_property
+    def evidence(self) -> SignedEvidence:
+        """What signs releases with the project's key, made when first asked for, and checks what was signed."""
+        from pipeline.backends.evidence import SignedEvidence
+        from pipeline.backends.signing import Signer
+
+        own = self.settings.signing_key
+        return SignedEvidence(Signer(own or self.project.signing_key, make=own is None))
+
+    @cached_property
+    def anchors(self) -> LedgerAnchors:
+        """Where the ledger's head is written down outside its database."""
+        from pipeline.backends.anchors import Anchors, stores_of
+        from pipeline.terminal import say
+
+        further = self.settings.ledger_anchor
+        return Anchors(stores_of(self.git, [further.get_secret_value()] if further else []), tell=say)
 
     @cached_property
     def past_runs(self) -> PastRuns:

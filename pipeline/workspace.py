@@ -249,6 +249,11 @@ class Project:
         return self.state / "erasing"
 
     @property
+    def signing_key(self) -> Path:
+        """The private key that signs releases and statements, readable by its owner alone."""
+        return self.state / "signing-key.pem"
+
+    @property
     def key(self) -> Path:
         """The project's secret for keyed digests, readable by its owner alone."""
         return self.state / "key"

@@ -180,6 +180,9 @@ class GitDvcArchive:
             for stored in [copy for copy in copies if copy.exists()] or copies[:1]:
                 yield StoredFile(path=path, stored=stored, md5=md5)
 
+    def committed(self, version: ModelVersion, path: str) -> bytes | None:
+        return self._git.show(version.commit, path)
+
     def commit_problem(self, version: ModelVersion) -> str | None:
         tagged = self._git.refs(version.tag.removeprefix(f"{REFS}/").rsplit("/", 1)[0]).get(version.tag.removeprefix(f"{REFS}/"))
         if tagged != version.commit:

@@ -103,6 +103,12 @@ class Git:
         head = self._run("rev-parse", "HEAD", at=path)
         return self._run("commit-tree", tree, "-p", head, "-m", message, at=path, env=_IDENTITY)
 
+    def commit_file(self, name: str, content: str, message: str, parent: str | None) -> str:
+        """A commit of one file, on no branch, on top of `parent` if there is one; returns it. The index is not touched."""
+        blob = self._run("hash-object", "-w", "--stdin", input=content)
+        tree = self._run("mktree", input=f"100644 blob {blob}\t{name}\n")
+        return self._run("commit-tree", tree, *(("-p", parent) if parent else ()), "-m", message, env=_IDENTITY)
+
     def create_ref(self, name: str, commit: str) -> str:
         """Make refs/tags/tuneline/`name`. Raises Conflict if it is there and points elsewhere."""
         ref = f"{REFS}/{name}"
@@ -161,10 +167,9 @@ class Git:
         )
         return None if done.returncode == 0 else (done.stderr or done.stdout).strip().splitlines()[0]
 
-    def _run(self, *words: str, at: Path | None = None, env: dict[str, str] | None = None) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(at or self.root), *words], capture_output=True, text=True, env={**os.environ, **(env or {})}
-        )
+    def _run(self, *words: str, at: Path | None = None, env: dict[str, str] | None = None, input: str | None = None) -> str:
+        command, said = ["git", "-C", str(at or self.root), *words], {**os.environ, **(env or {})}
+        done = subprocess.run(command, capture_output=True, text=True, env=said, input=input)
         if done.returncode != 0:
             raise Broken(f"git {words[0]} failed: {done.stderr.strip()}", where=str(at or self.root))
         return done.stdout.strip()

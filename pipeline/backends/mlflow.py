@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -212,6 +213,16 @@ class MlflowRegistry:
         found = self._client.search_model_versions(f"name='{name}'", max_results=10_000)
         return sorted((str(v.version) for v in found), key=int)
 
+    def put(self, name: str, version: str, folder: Path, at: str) -> None:
+        self._version(name, version)
+        uri = self._client.get_model_version_download_uri(name, version)
+        if urlparse(uri).scheme in ("", "file"):
+            replace_folder(folder, Path(unquote(urlparse(uri).path)) / at)
+            return
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(uri).log_artifacts(str(folder), at)
+
     def artifacts(self, name: str, version: str) -> Path:
         self._version(name, version)
         return _local(self._client.get_model_version_download_uri(name, version), f"{name} version {version}")
@@ -244,6 +255,23 @@ class MlflowRegistry:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise TryLater(f"the registry did not answer: {error}") from error
             raise Misuse(f"{name} has no version {version}", fix="tuneline releases lists what there is") from error
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a copy of a folder at `target`, whole or not at all, in the place of what was there. What a crash leaves lies beside
+    the folder that holds `target`, not in it, and goes the next time."""
+    fresh, old = (target.parent.parent / f".{target.name}.{end}" for end in ("new", "old"))
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.copytree(source, fresh)
+    for path in fresh.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _experiment(client: Any, name: str) -> str:

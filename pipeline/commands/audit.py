@@ -38,6 +38,8 @@ def audit_verify(version: str, params: ParamsFile = DEFAULT_PARAMS, json: Json =
         registry=world.registry,
         archive=world.archive,
         stages=loaded.release.stages,
+        evidence=world.evidence,
+        anchors=world.anchors,
         root=world.git.root,
     )
     show(report, json, rendering.audit_lines)

@@ -14,7 +14,7 @@ from pipeline.domain.gating import Outcome
 from pipeline.domain.lineage import Chain
 from pipeline.domain.model import Start, Starts, TrainingRun
 from pipeline.domain.record import FileDigest, Record, Value, describe_files, digest_file
-from pipeline.domain.release import ModelVersion
+from pipeline.domain.release import Event, ModelVersion
 from pipeline.errors import Broken
 
 LOADING_LEAVES = frozenset({"__pycache__", "registered_model_meta"})
@@ -28,6 +28,14 @@ class AuditCheck(Value):
     name: str
     ok: bool
     detail: str
+
+
+class Anchor(Value):
+    """Where a model's ledger ended at some time, as it was written outside the ledger. where: the place, for people."""
+
+    where: str
+    sequence: int
+    digest: str
 
 
 class AuditReport(Record):
@@ -86,6 +94,27 @@ def adapter_folder(files: Sequence[FileDigest], adapter: Sequence[FileDigest]) -
             if all(present.get(folder + f.path) == f.sha256 for f in adapter):
                 return folder.rstrip("/")
     return None
+
+
+def anchored(events: Sequence[Event], anchors: Sequence[Anchor]) -> Iterator[AuditCheck]:
+    """Whether every event that was anchored outside the ledger is still in it. What is newer than the last anchor is told."""
+    there = {event.sequence: event.digest for event in events}
+    for anchor in anchors:
+        name, here, last = f"anchor {anchor.sequence}", there.get(anchor.sequence), max(there, default=0)
+        if here is None:
+            said = f"event {anchor.sequence} was anchored at {anchor.where}, and the ledger ends with {last}"
+            yield AuditCheck(name=name, ok=False, detail=f"{said}: it was cut off, or is an old copy")
+        elif here != anchor.digest:
+            said = f"event {anchor.sequence} is not the one that was anchored at {anchor.where}"
+            yield AuditCheck(name=name, ok=False, detail=f"{said}: the ledger was forked or rewritten")
+    newest = max((a.sequence for a in anchors), default=0)
+    beyond = len([n for n in there if n > newest])
+    if not anchors:
+        said = "no event was anchored outside the ledger"
+    else:
+        places = len({a.where for a in anchors})
+        said = f"up to event {newest} by {places} anchors" + (f", {beyond} newer events are not yet" if beyond else "")
+    yield AuditCheck(name="anchors", ok=True, detail=said)
 
 
 def crossed(chain: Chain) -> Iterator[AuditCheck]:

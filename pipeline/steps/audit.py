@@ -10,13 +10,14 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from pipeline.domain.erasure import erased_files, erasures
+from pipeline.domain.evidence import COMMITTED
 from pipeline.domain.lineage import LINKS, Chain, Holding, Lineage, ReadChain, holding, nodes, read_chain
-from pipeline.domain.proof import AuditCheck, AuditReport, crossed, differences, fingerprints, released
-from pipeline.domain.record import FileDigest, digest_file
+from pipeline.domain.proof import AuditCheck, AuditReport, anchored, crossed, differences, fingerprints, released
+from pipeline.domain.record import FileDigest, digest_bytes, digest_file
 from pipeline.domain.release import Event, ModelVersion, holder, resolve, revoked, version_record
 from pipeline.errors import Broken, Misuse
 from pipeline.moving import known_events
-from pipeline.ports import Archive, Ledger, Progress, Registry, StoredFile, silent
+from pipeline.ports import Anchors, Archive, Evidence, Ledger, Progress, Registry, StoredFile, silent
 from pipeline.workspace import Workspace
 
 
@@ -49,30 +50,41 @@ def verify(
     registry: Registry,
     archive: Archive,
     stages: Sequence[str] = (),
+    evidence: Evidence | None = None,
+    anchors: Anchors | None = None,
     root: Path | None = None,
     progress: Progress = silent,
 ) -> AuditReport:
     """Re-hash everything from a release back to its sources. The first broken check is the link nearest to the release.
 
-    root: where source files may still lie; one that changed since is told, not held against the release, whose rows are in
-    the snapshot. A file that is gone and that an erased event lists was taken away on request, and is no break.
+    evidence: the statements and signatures among the version's files are checked too. anchors: so is that every event which was
+    anchored outside the ledger is still in it. root: where source files may still lie; one that changed since is told, not held
+    against the release, whose rows are in the snapshot. A file that is gone and that an erased event lists was taken away on
+    request, and is no break.
     Raises Misuse for an unknown model, version or stage.
     """
     checks = [AuditCheck(name="ledger", ok=False, detail=said) for said in ledger.verify()]
+    events: tuple[Event, ...] = ()
+    lost: list[AuditCheck] = []
     try:
-        events = known_events(model, ledger)
-        record = version_record(events, resolve(events, version, stages))
-    except Broken as error:
+        events = ledger.events(model)
+        lost = [c for c in _anchors(model, events, anchors) if not c.ok]
+        record = version_record(known_events(model, ledger), resolve(events, version, stages))
+    except (Broken, Misuse) as error:
+        if isinstance(error, Misuse) and not lost:
+            raise
         said = f"the release cannot be looked up in a broken ledger: {_line(error)}"
         unknown = AuditCheck(name="release", ok=False, detail=said)
-        return AuditReport(model=model, version=None, subject=None, checks=(*checks, unknown))
+        return AuditReport(model=model, version=None, subject=None, checks=(*checks, *lost, unknown))
     if not checks:
         checks.append(AuditCheck(name="ledger", ok=True, detail=f"{len(events)} events of {model}, unbroken"))
+    checks.extend(_anchors(model, events, anchors))
     chain, read = read_chain(record, lambda digest: archive.record(record, digest))
     erased = erased_files(events)
     for part in (
         _aliases(record, events, registry),
         _registered_files(record, registry, erased),
+        _evidence(record, chain, registry, archive, evidence),
         _commit(record, archive),
         _records(chain, read, erased),
         crossed(chain),
@@ -155,6 +167,30 @@ def _registered_files(version: ModelVersion, registry: Registry, erased: Mapping
     if version.reports:
         # A run may log more after its model was registered, so further files are no fault there.
         yield from _folder("report", version.reports, lambda: registry.run_artifacts(version.run_id), erased, extra=True)
+
+
+def _anchors(model: str, events: Sequence[Event], anchors: Anchors | None) -> Iterator[AuditCheck]:
+    if anchors is None:
+        return
+    try:
+        yield from anchored(events, anchors.anchored(model))
+    except Broken as error:
+        yield AuditCheck(name="anchors", ok=False, detail=_line(error))
+
+
+def _evidence(
+    version: ModelVersion, chain: Chain, registry: Registry, archive: Archive, evidence: Evidence | None
+) -> Iterator[AuditCheck]:
+    if evidence is None:
+        return
+    try:
+        folder = registry.artifacts(version.name, version.version)
+        contents = {path: archive.committed(version, path) for path in COMMITTED}
+    except (Broken, Misuse) as error:
+        yield AuditCheck(name="evidence", ok=False, detail=_line(error))
+        return
+    committed = {path: digest_bytes(content) if content is not None else None for path, content in contents.items()}
+    yield from evidence.check(version, chain, folder, committed)
 
 
 def _commit(version: ModelVersion, archive: Archive) -> Iterator[AuditCheck]:

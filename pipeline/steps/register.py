@@ -5,18 +5,23 @@ Promoting it is another step. Nothing is registered that the gate did not pass, 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
+from pipeline.domain.evidence import COMMITTED, FOLDER, model_files
 from pipeline.domain.gating import GateDecision, Outcome
+from pipeline.domain.lineage import read_chain
 from pipeline.domain.measured import EvaluationReport
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.proof import adapter_folder, recordable_files
+from pipeline.domain.record import FileDigest, digest_bytes
 from pipeline.domain.release import Event, EventKind, ModelVersion, registrations, version_record
 from pipeline.domain.wording import check_words
-from pipeline.errors import Conflict, Misuse, Tampered, TryLater
+from pipeline.errors import Broken, Conflict, Misuse, Tampered, TryLater
 from pipeline.moving import ATTEMPTS, utc_now
-from pipeline.ports import Ledger, Registry
+from pipeline.ports import Anchors, Archive, Evidence, Ledger, Registry
 
 
 def register(
@@ -34,12 +39,17 @@ def register(
     reason: str,
     registry: Registry,
     ledger: Ledger,
+    archive: Archive | None = None,
+    evidence: Evidence | None = None,
+    anchors: Anchors | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> ModelVersion:
     """Register the model that `run_id` logged at `source` (`runs:/…` or `models:/…`) as the next version of `name`.
 
     Safe to repeat: a candidate is known by its gate decision, and one that is registered already keeps its version. A crash
-    after the registry and before the ledger is mended by repeating. Raises Misuse for a decision that is no pass or is about
+    after the registry and before the ledger is mended by repeating. With `evidence` (and the archive of the run's records), a
+    signed account of how the version came to be is laid among its files first; with `anchors`, the event is anchored outside
+    the ledger afterwards. Raises Misuse for a decision that is no pass or is about
     another candidate, Tampered when the logged files do not hold the adapter that was trained.
     """
     check_words(actor=actor, reason=reason, model=name)
@@ -69,13 +79,42 @@ def register(
         tag=tag,
         dirty=dirty,
     )
-    record = _append(record, decision, actor=actor, reason=reason, ledger=ledger, now=now)
+    if evidence is not None and archive is not None:
+        record = record.model_copy(update={"files": _with_evidence(record, evidence, archive, registry)})
+    record = _append(record, decision, actor=actor, reason=reason, ledger=ledger, anchors=anchors, now=now)
     registry.set_version_tags(name, record.version, record.tags)
     return record
 
 
+def _with_evidence(record: ModelVersion, evidence: Evidence, archive: Archive, registry: Registry) -> tuple[FileDigest, ...]:
+    """The version's files with its evidence among them: what an interrupted registration left whole, else made anew."""
+    folder = registry.artifacts(record.name, record.version)
+    if evidence.whole(record.files, folder):
+        return record.files
+    bare = record.model_copy(update={"files": model_files(record.files)})
+    chain, read = read_chain(bare, lambda digest: archive.record(bare, digest))
+    for name, said in read.broken.items():
+        raise Broken(f"the {name} record cannot be read, so no evidence can be made of it: {said}", where=record.tag)
+    contents = {path: archive.committed(bare, path) for path in COMMITTED}
+    committed = {path: digest_bytes(content) for path, content in contents.items() if content is not None}
+    with tempfile.TemporaryDirectory() as made:
+        evidence.lay(chain, committed, Path(made))
+        registry.put(record.name, record.version, Path(made), FOLDER)
+    files = recordable_files(registry.artifacts(record.name, record.version))
+    if model_files(files) != bare.files:
+        raise Tampered("the logged model changed while it was registered", where=str(folder), fix="register it again")
+    return files
+
+
 def _append(
-    record: ModelVersion, decision: GateDecision, *, actor: str, reason: str, ledger: Ledger, now: Callable[[], datetime]
+    record: ModelVersion,
+    decision: GateDecision,
+    *,
+    actor: str,
+    reason: str,
+    ledger: Ledger,
+    anchors: Anchors | None,
+    now: Callable[[], datetime],
 ) -> ModelVersion:
     """Append the registered event, whatever else is appended meanwhile: registering disturbs nobody's decision."""
     for _ in range(ATTEMPTS):
@@ -89,7 +128,7 @@ def _append(
                 fix="give the new candidate a run of its own",
             )
         try:
-            ledger.append(
+            event = ledger.append(
                 record.name,
                 EventKind.REGISTERED,
                 expected=len(events),
@@ -104,6 +143,8 @@ def _append(
             )
         except Conflict:
             continue
+        if anchors is not None:
+            anchors.anchor(event.model, event.sequence, event.digest)
         return record
     raise TryLater(f"the ledger of {record.name} is busier than {ATTEMPTS} tries", fix="try again")
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.backends.mlflow import replace_folder
 from pipeline.errors import Broken, Misuse
 
 
@@ -40,6 +41,10 @@ class FolderRegistry:
 
     def versions(self, name: str) -> list[str]:
         return sorted((p.name for p in (self.root / "models" / name).glob("*/") if p.name.isdigit()), key=int)
+
+    def put(self, name: str, version: str, folder: Path, at: str) -> None:
+        self._meta(name, version)
+        replace_folder(folder, self.root / "models" / name / version / "files" / at)
 
     def artifacts(self, name: str, version: str) -> Path:
         self._meta(name, version)

@@ -69,6 +69,10 @@ class StoreArchive:
                 return file.stored.read_text(), file.path
         raise Broken(f"no record with the digest {digest[:12]} is in the run", where=version.tag)
 
+    def committed(self, version: ModelVersion, path: str) -> bytes | None:
+        place = self.root / f"{version.tag}.commit" / path
+        return place.read_bytes() if place.is_file() else None
+
     def commit_problem(self, version: ModelVersion) -> str | None:
         return None
 
