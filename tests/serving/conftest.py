@@ -1,0 +1,22 @@
+"""Fixtures of the engine's tests: a lively little base and adapters on it whose greedy answers differ."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+
+
+@pytest.fixture(scope="session")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of random weights, large enough that every adapter says something else."""
+    from modeling_kit import build_tiny_base
+    from tuner_kit import build_lively_base
+
+    folder = tmp_path_factory.mktemp("lively")
+    return build_lively_base(folder / "base", build_tiny_base(folder / "tiny"))
