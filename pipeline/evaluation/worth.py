@@ -29,6 +29,11 @@ class Cheaper(Value):
     rows: int
     times: float | None = None
 
+    @property
+    def better(self) -> bool:
+        """Whether it is shown to be better than the candidate, not only not worse."""
+        return self.high < 0
+
 
 def cheaper_as_good(evaluation: EvaluationReport, costs: CostReport | None = None) -> tuple[Cheaper, ...]:
     """The cheaper answers that the candidate is not shown to be better than, best first. None where nothing was measured."""
@@ -63,7 +68,8 @@ def worth_sentence(evaluation: EvaluationReport, costs: CostReport | None = None
         return "Whether tuning was worth it is not known: nothing cheaper was measured on these rows."
     found = cheaper_as_good(evaluation, costs)
     if found:
-        return f"Something cheaper is as good: {'; '.join(_told(one) for one in found)}."
+        word = "better" if found[0].better else "as good"
+        return f"Something cheaper is {word}: {'; '.join(_told(one) for one in found)}."
     best = max(measured, key=lambda name: _score(evaluation, name))
     seen = evaluation.comparison(best, metric)
     assert seen is not None

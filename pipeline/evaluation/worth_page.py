@@ -13,7 +13,7 @@ from pipeline.pages import Block, Cell, Table
 def worth_table(evaluation: EvaluationReport, costs: CostReport | None) -> Table:
     """Every subject by the primary metric, best first, with the candidate's lead over it and what an answer takes."""
     metric = evaluation.primary
-    as_good = {one.subject for one in cheaper_as_good(evaluation, costs)}
+    as_good = {one.subject: "better" if one.better else "as good" for one in cheaper_as_good(evaluation, costs)}
     names = in_order([subject.name for subject in evaluation.subjects])
     names.sort(key=lambda name: -(seen.value if (seen := evaluation.metric(name, metric)) else -1.0))
     rows: list[list[Cell]] = []
@@ -28,7 +28,7 @@ def worth_table(evaluation: EvaluationReport, costs: CostReport | None) -> Table
                 name,
                 with_interval(seen.value, seen.low, seen.high) if seen else "not measured by it",
                 with_interval(lead.difference, lead.low, lead.high, signed=True) if lead else None,
-                _word(name, name in as_good, lead is not None),
+                _word(name, as_good.get(name), lead is not None),
                 *_taken(cost),
             ]
         )
@@ -67,11 +67,11 @@ def _taken(cost: Cost | None) -> list[Cell]:
     ]
 
 
-def _word(name: str, as_good: bool, compared: bool) -> str:
+def _word(name: str, as_good: str | None, compared: bool) -> str:
     if name == CANDIDATE:
         return "the candidate"
     if not compared:
         return "not compared"
     if name not in CHEAPER:
         return "what is in production"
-    return "cheaper, and as good" if as_good else "cheaper, not as good"
+    return f"cheaper, and {as_good}" if as_good else "cheaper, not as good"

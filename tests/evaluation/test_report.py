@@ -117,6 +117,14 @@ def test_something_cheaper_that_is_as_good_is_said_plainly(world: World, evaluat
     assert "cheaper, not as good" in seen
 
 
+def test_something_cheaper_that_is_shown_to_be_better_is_called_so(world: World, evaluation: EvaluationReport) -> None:
+    measured = with_rungs(evaluation, linear=(-0.05, -0.07, -0.02), retrieval=(-0.01, -0.02, 0.0))
+    assert worth_sentence(measured).startswith("Something cheaper is better: a linear classifier")
+    seen = paged(world, decided(world, measured), measured)
+    assert "cheaper, and better" in seen
+    assert "cheaper, and as good" in seen, "an interval that reaches zero shows nothing"
+
+
 def test_nothing_cheaper_and_nothing_measured(world: World, evaluation: EvaluationReport, tmp_path: Path) -> None:
     measured = with_rungs(evaluation, linear=(0.2, 0.1, 0.3))
     assert cheaper_as_good(measured) == ()
