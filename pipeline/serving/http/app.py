@@ -65,8 +65,9 @@ class App:
         except Gone:
             call.status = GONE
         except asyncio.CancelledError:
-            call.status = call.status if call.finished else GONE
-            raise
+            # The server ends, and this took longer than it waits. Told, not raised: nobody is above who could do more.
+            call.said["code"] = "shutting_down"
+            await call.fail(Problem(503, "shutting_down", "the server was ended meanwhile", kind="server_error"))
         except Exception as error:
             await self._fail(call, error)
         finally:

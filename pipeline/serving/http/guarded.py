@@ -56,6 +56,7 @@ class GuardedProtocol(H11Protocol):
 
     def __init__(self, guard: Guard, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.access_log = False  # uvicorn's line holds the query; app.py writes one that holds nothing of the client's
         self._guard = guard
         self._waiting: Waiting | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -105,6 +105,11 @@ class Server:
         return self._uvicorn.should_exit
 
     @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._uvicorn.server_state.connections)
+
+    @property
     def started(self) -> bool:
         return self._uvicorn.started
 
