@@ -1,7 +1,8 @@
 """Every error says what went wrong, where, how to fix it, and whether a retry helps.
 
 The kinds map onto exit codes (docs/runbook.md): 2 misuse, 3 try again later, 4 broken. Exit code 1, "a check said no",
-has no exception: a failed check is a value in a record. Nothing here imports anything.
+has no exception where a failed check is a value in a record; RulesUnmet is one, since nothing was made. Nothing here imports
+anything.
 """
 
 from __future__ import annotations
@@ -65,6 +66,16 @@ class Conflict(TunelineError):
     """The world moved between reading and writing (a stale expectation); nothing was changed."""
 
     exit_code = 3
+
+
+class RulesUnmet(TunelineError):
+    """A stage does not take a version yet. `unmet` are all the conditions that are missing; nothing was changed."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | None = None, fix: str | None = None, unmet: tuple[str, ...] = ()) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.unmet = unmet or tuple(line.strip(" -") for line in what.splitlines()[1:])
 
 
 class Broken(TunelineError):

@@ -6,19 +6,27 @@ repeating the step or by reconcile. Steps share this; nothing else calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from pipeline.domain.moves import Move, touched
 from pipeline.domain.proof import differences
-from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, holder, version_record
+from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, version_record
+from pipeline.domain.stage_rules import Roles, StageRules, role_missing
 from pipeline.domain.wording import no_such_model
-from pipeline.errors import Conflict, Tampered, TryLater
+from pipeline.errors import Conflict, RulesUnmet, Tampered, TryLater
 from pipeline.ports import Ledger, Registry
 
 ATTEMPTS = 20
 
 Plan = Callable[[tuple[Event, ...]], Move]
+
+Anchor = Callable[[Event], None]
+"""Told of each event once it is committed, to note the head of the ledger outside of it. Safe to repeat."""
+
+
+def no_anchor(_: Event) -> None:
+    """The Anchor that notes nothing."""
 
 
 def utc_now() -> datetime:
@@ -44,17 +52,19 @@ def carry_out(
     ledger: Ledger,
     now: Callable[[], datetime],
     also_check: Callable[[ModelVersion], None] = lambda _: None,
+    anchor: Anchor = no_anchor,
 ) -> ReleaseRecord:
     """Do what `plan` decides about the model's events, once, however often this is called.
 
     Events that do not concern the stage may come in between; a move of the same stage makes this raise Conflict, with nothing
     changed, unless it was the very same move. Raises Tampered when the files of the version that is to hold the stage are not
-    those that were registered.
+    those that were registered. anchor: told of the event, again when it is found done, as a kill may have come before.
     """
     events = known_events(model, ledger)
     for _ in range(ATTEMPTS):
         move = plan(events)
         if move.done is not None:
+            anchor(move.done)
             return _settled(move, move.done, changed=False, registry=registry, ledger=ledger)
         record = version_record(events, move.version)
         refuse_damaged(record, registry)
@@ -76,6 +86,7 @@ def carry_out(
             events = ledger.events(model)
             _refuse_if_moved(plan, move, events)
             continue
+        anchor(event)
         return _settled(move, event, changed=True, registry=registry, ledger=ledger)
     raise TryLater(f"the ledger of {model} is busier than {ATTEMPTS} tries", fix="try again")
 
@@ -88,12 +99,32 @@ def show(model: str, stage: str, *, registry: Registry, ledger: Ledger) -> str |
     said = registry.aliases(model).get(stage)
     shown = said
     for _ in range(ATTEMPTS):
-        held = holder(ledger.events(model), stage)
+        held = ledger.holder(model, stage)
         if held == shown:
             break
         registry.point(model, stage, held)
         shown = held
     return (said or "nothing") if shown != said else None
+
+
+def show_or_tell(event: Event, stage: str, *, registry: Registry, ledger: Ledger) -> None:
+    """Point the alias. Raises TryLater, saying that the event stands, when the registry does not answer."""
+    try:
+        show(event.model, stage, registry=registry, ledger=ledger)
+    except TryLater as error:
+        raise TryLater(
+            f"the ledger has it (event {event.sequence}: {event.event.value} {event.version}), but the registry's alias {stage} "
+            f"could not follow: {error.what}",
+            where=error.where,
+            fix="tuneline reconcile, once the registry answers, or repeat this; nothing is done twice",
+        ) from error
+
+
+def refuse_others(stage: str, rules: Mapping[str, StageRules] | None, actor: str, roles: Roles | None) -> None:
+    """Raise RulesUnmet unless `actor` may move the stage."""
+    missing = list(role_missing(stage, (rules or {}).get(stage, StageRules()), actor, roles))
+    if missing:
+        raise RulesUnmet("; ".join(missing), unmet=tuple(missing))
 
 
 def refuse_damaged(record: ModelVersion, registry: Registry) -> None:
@@ -118,7 +149,7 @@ def _refuse_if_moved(plan: Plan, move: Move, events: tuple[Event, ...]) -> None:
 
 
 def _settled(move: Move, event: Event, *, changed: bool, registry: Registry, ledger: Ledger) -> ReleaseRecord:
-    show(event.model, move.stage, registry=registry, ledger=ledger)
+    show_or_tell(event, move.stage, registry=registry, ledger=ledger)
     return ReleaseRecord(
         model=event.model,
         stage=move.stage,

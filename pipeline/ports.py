@@ -16,7 +16,7 @@ from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.lineage import Chain
 from pipeline.domain.proof import Anchor, AuditCheck
 from pipeline.domain.record import FileDigest
-from pipeline.domain.release import Event, EventKind, ModelVersion
+from pipeline.domain.release import Event, EventKind, ModelVersion, Reign
 from pipeline.domain.sightings import RunData
 from pipeline.domain.snapshots import PastSnapshot
 from pipeline.domain.sweeping import Point, Trial
@@ -239,6 +239,26 @@ class Ledger(Protocol):
 
     def models(self) -> tuple[str, ...]: ...
 
+    def head(self, model: str) -> tuple[int, str]:
+        """Sequence and digest of a model's last event, (0, GENESIS) for none. Cheap: followers ask ten times a second."""
+        ...
+
+    def holder(self, model: str, stage: str) -> str | None:
+        """The version that holds a stage now, without reading all events."""
+        ...
+
+    def reign(self, model: str, stage: str, when: datetime | None = None) -> Reign | None:
+        """Who held a stage at an instant (timezone-aware; default: now), since when and until when. Does not read all events."""
+        ...
+
+    def latest(self, model: str, stage: str | None = None, *, count: int) -> tuple[Event, ...]:
+        """The last `count` events, of one stage's history or of all, oldest first, without reading all of them."""
+        ...
+
+    def stages(self, model: str) -> tuple[str, ...]:
+        """Every stage that a version holds or has held."""
+        ...
+
     def append(
         self,
         model: str,
@@ -263,6 +283,14 @@ class Ledger(Protocol):
 
     def verify(self) -> tuple[str, ...]:
         """What is broken in the store, a sentence each; empty when whole."""
+        ...
+
+
+class Traffic(Protocol):
+    """Counts what releases answered; whoever serves them keeps the count."""
+
+    def answered(self, model: str, version: str) -> int:
+        """How many requests a version has answered so far."""
         ...
 
 

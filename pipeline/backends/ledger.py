@@ -1,55 +1,122 @@
 """The release ledger: append-only events, each with the digest of the one before. Implements ports.Ledger.
 
-Rows are kept by ledger_store.py (SQLite or PostgreSQL); a SQLite file is sealed by ledger_seal.py. Here an append becomes a
-compare-and-swap, and what is read is checked against its digests. What an event means is domain/release.py's to say.
+Rows are kept by ledger_store.py (SQLite or PostgreSQL); a SQLite file is sealed by ledger_seal.py; what is broken is found by
+ledger_proof.py. Here an append becomes a compare-and-swap, and what is read is checked against its digests. What an event means
+is domain/release.py's to say.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from pipeline.backends.ledger_seal import Head, SealFile, behind_seal
-from pipeline.backends.ledger_store import RESTORE, EventStore, Row, Taken
+from pipeline.backends.ledger_index import Derived, derive, derive_all, micros
+from pipeline.backends.ledger_proof import Signatures, broken_chains, heads_of, index_problems, whole
+from pipeline.backends.ledger_seal import Head, Seal, SealFile, behind_seal
+from pipeline.backends.ledger_store import RESTORE, Bare, EventStore, Row, Taken
 from pipeline.domain.record import digest_bytes
-from pipeline.domain.release import GENESIS, Event, EventKind
+from pipeline.domain.release import GENESIS, Event, EventKind, Reign, latest_of, reign_at
+from pipeline.domain.release import holder as holder_of
 from pipeline.domain.wording import check_words
-from pipeline.errors import Broken, Conflict, Misuse, Tampered, TryLater, TunelineError
+from pipeline.errors import Conflict, Misuse, Tampered, TryLater, TunelineError
+
+
+class _Read(NamedTuple):
+    """Events of a model that were read and found whole, with their digests."""
+
+    events: tuple[Event, ...] = ()
+    digests: tuple[str, ...] = ()
 
 
 class SqlLedger:
-    """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a lock before TryLater.
+    """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a lock, or for a server that
+    does not answer, before TryLater. identities: who signs, and whose signatures are believed; None: nobody signs.
 
     The database is made by the first append, in a private folder; until then there are no events. Processes and threads may
-    share it.
+    share it. An instance remembers what it has read and found whole, and reads only what came since.
     """
 
-    def __init__(self, location: Path | str, *, patience: float = 10.0) -> None:
+    def __init__(self, location: Path | str, *, patience: float = 10.0, identities: Signatures | None = None) -> None:
         self._store = EventStore(location, patience)
         self._seal = SealFile(self._store.path) if self._store.path else None
         self._patience = patience
+        self._identities = identities
+        self._read: dict[str, _Read] = {}
         self.where = self._store.where
 
     def events(self, model: str) -> tuple[Event, ...]:
         # The seal is read first: rows only grow, so what it names must be among the rows that are read after it.
         seal = self._seal.read() if self._seal else None
-        rows = self._store.rows(model) if self._exists() else []
-        found = tuple(self._whole(model, rows))
-        if self._seal and rows and seal is None:
+        known = self._read.get(model, _Read())
+        if known.events:
+            found = self._since(model, known)
+            known = found if found is not None else _Read()
+        if not known.events:
+            known = self._all(model)
+        if self._seal and known.events and seal is None:
             raise Tampered("the ledger's seal is missing", where=str(self._seal.path), fix=RESTORE)
-        if seal and (lost := behind_seal(seal, {model: {r.sequence: r.digest for r in rows}}, only=model)):
+        if seal and (lost := behind_seal(seal, {model: dict(enumerate(known.digests, start=1))}, only=model)):
             raise Tampered(lost, where=self.where, fix=RESTORE)
-        return found
+        self._read[model] = known
+        return known.events
 
     def models(self) -> tuple[str, ...]:
         return self._store.models() if self._exists() else ()
+
+    def head(self, model: str) -> tuple[int, str]:
+        """Sequence and digest of a model's last event; (0, GENESIS) for none. Costs a millisecond: followers ask all the time."""
+        seal = self._seal.read() if self._seal else None
+        found = (self._store.head(model) if self._exists() else None) or (0, GENESIS)
+        sealed = seal.heads.get(model) if seal else None
+        if sealed and (found[0] < sealed.sequence or (found[0] == sealed.sequence and found[1] != sealed.digest)):
+            raise Tampered(f"the ledger of {model} ends before what was sealed", where=self.where, fix=RESTORE)
+        return found
+
+    def holder(self, model: str, stage: str) -> str | None:
+        """Who holds a stage, from the index; `verify` compares it with the events."""
+        self.head(model)
+        try:
+            turns = self._store.questions.turns(model, stage) if self._exists() else []
+        except Bare:
+            return holder_of(self.events(model), stage)
+        return turns[0].version if turns else None
+
+    def reign(self, model: str, stage: str, when: datetime | None = None) -> Reign | None:
+        """Who held a stage at an instant (default: now), since which event and until which, from the index."""
+        self.head(model)
+        try:
+            turns = self._store.questions.turns(model, stage, when=micros(when) if when else None) if self._exists() else []
+        except Bare:
+            return reign_at(self.events(model), stage, when)
+        if not turns or turns[0].version is None:
+            return None
+        rows = self._store.at(model, [turn.sequence for turn in turns])
+        since, *until = (self._single(model, rows.get(turn.sequence), turn.sequence) for turn in turns)
+        return Reign(version=turns[0].version, since=since, until=until[0] if until else None)
+
+    def latest(self, model: str, stage: str | None = None, *, count: int) -> tuple[Event, ...]:
+        """The last `count` events of a model, oldest first; of one stage, with those that end any stage's reigns."""
+        self.head(model)
+        try:
+            found = self._store.questions.latest(model, stage, count) if self._exists() else []
+        except Bare:
+            return latest_of(self.events(model), stage, count)
+        rows = self._store.at(model, found)
+        return tuple(self._single(model, rows.get(sequence), sequence) for sequence in found)
+
+    def stages(self, model: str) -> tuple[str, ...]:
+        """Every stage that a version of the model holds or has held."""
+        try:
+            return self._store.questions.stages(model) if self._exists() else ()
+        except Bare:
+            return tuple(sorted({e.stage for e in self.events(model) if e.stage and e.event is not EventKind.APPROVED}))
 
     def append(
         self,
@@ -72,16 +139,23 @@ class SqlLedger:
             raise Misuse("the time of an event needs its offset from UTC", where=at.isoformat())
         content: dict[str, Any] = {"model": model, "event": event, "version": version, "subject": subject, "record": record}
         content |= {"stage": stage, "leaves": leaves, "actor": actor, "reason": reason, "at": at.astimezone(UTC)}
+        if self._identities:
+            content["signer"] = self._identities.signer(actor, at)
         with self._alone():
             if not self._exists():
                 self._create()
-            heads = self._trusted_heads()
-            appended = self._insert(model, expected, content)
-            if self._seal:
-                later = Head(sequence=appended.sequence, digest=appended.digest)
-                if model not in heads or heads[model].sequence < later.sequence:
-                    heads[model] = later
-                self._seal.write(heads, settled=self._store.settle())
+            heads, before = self._trusted_heads()
+            if self._store.bare():
+                self._add_index(heads)
+                before = None
+            with self._store.held_open():
+                appended = self._insert(model, expected, content)
+                if self._seal:
+                    later = Head(sequence=appended.sequence, digest=appended.digest)
+                    if model not in heads or heads[model].sequence < later.sequence:
+                        heads[model] = later
+                    changed = self._seal.waiting_blocks()
+                    self._seal.write(heads, settled=self._store.settle(), before=before, changed=changed)
         return appended
 
     def verify(self) -> tuple[str, ...]:
@@ -105,10 +179,38 @@ class SqlLedger:
             return
         with self._alone():
             settled = self._store.settle()
-            problems, digests = self._broken_chains()
+            problems, digests = self._broken()
             if problems:
                 raise Tampered("\n".join(problems), where=self.where, fix=RESTORE)
-            self._seal.write(_heads(digests), settled=settled)
+            self._seal.write(heads_of(digests), settled=settled)
+
+    def _since(self, model: str, known: _Read) -> _Read | None:
+        """What is known, and what came after it; None when what is stored does not go on from there."""
+        rows = self._store.rows(model, start=len(known.events)) if self._exists() else []
+        if not rows or (rows[0].sequence, rows[0].digest) != (len(known.events), known.digests[-1]):
+            return None
+        return self._checked(model, rows[1:], known) if len(rows) > 1 else known
+
+    def _all(self, model: str) -> _Read:
+        return self._checked(model, self._store.rows(model), _Read()) if self._exists() else _Read()
+
+    def _checked(self, model: str, rows: list[Row], known: _Read) -> _Read:
+        fresh = tuple(whole(model, rows, self.where, after=len(known.events), previous=(known.digests or (GENESIS,))[-1]))
+        if self._identities and fresh:
+            try:
+                signatures = self._store.questions.signatures(model, start=fresh[0].sequence)
+            except Bare:
+                signatures = {}
+            for said in self._identities.problems(known.events, fresh, signatures):
+                raise Tampered(said, where=self.where, fix="tuneline audit verify names all; docs/releases.md says what to do")
+        return _Read((*known.events, *fresh), (*known.digests, *(row.digest for row in rows)))
+
+    def _single(self, model: str, row: Row | None, sequence: int) -> Event:
+        """A row as an event, checked against its digest alone: the chain around it was not read."""
+        where = f"{self.where}, event {sequence} of {model}"
+        if row is None or digest_bytes(row.body.encode("utf-8", "surrogatepass")) != row.digest:
+            raise Tampered("the stored event does not have its digest, or is missing", where=where, fix=RESTORE)
+        return Event.from_json(row.body, where=where)
 
     def _insert(self, model: str, expected: int, content: Mapping[str, Any]) -> Event:
         there = self._store.around(model, expected)
@@ -119,38 +221,75 @@ class SqlLedger:
             raise Tampered(f"event {expected} of {model} does not have its digest", where=self.where, fix=RESTORE)
         made = Event.model_validate({**content, "sequence": expected + 1, "previous": before.digest if before else GENESIS})
         row = Row(model, made.sequence, made.digest, made.to_json())
-        try:
-            if expected + 1 not in there:
-                self._store.insert(row)
-                return made
-        except (Taken, TryLater) as error:
-            # Someone was faster, or the answer to our commit was lost. What is stored by now tells which.
-            there = self._store.around(model, expected)
-            if expected + 1 not in there:
-                raise TryLater("the ledger did not take the event", where=self.where, fix="try again") from error
+        if expected + 1 not in there:
+            signature = self._identities.sign(row.body) if self._identities else None
+            there = self._stored(row, self._derived(made), signature)
         if there[expected + 1] != row:
             raise self._conflict(model, expected)
         return made
 
-    def _trusted_heads(self) -> dict[str, Head]:
-        """Where the chains end. Nothing is appended to a file that is not what was sealed, lest the new seal cover it up."""
+    def _stored(self, row: Row, derived: Derived, signature: str | None) -> dict[int, Row]:
+        """Insert, and if the answer was lost or someone was faster, read what is stored by now, which tells which.
+
+        A lost answer may be that of a commit that happened. Inserting the same row again is harmless: its place is taken by then.
+        """
+        deadline = time.monotonic() + (self._patience if self._seal is None else 0.0)
+        pause = 0.05
+        while True:
+            try:
+                try:
+                    self._store.insert(row, derived, signature)
+                    return {row.sequence: row}
+                except Taken:
+                    pass
+                except TryLater:
+                    if row.sequence not in (there := self._store.around(row.model, row.sequence - 1)):
+                        raise
+                    return there
+                there = self._store.around(row.model, row.sequence - 1)
+                if row.sequence in there:
+                    return there
+                said = f"the index of event {row.sequence} of {row.model} is there, the event is not"
+                raise Tampered(said, where=self.where, fix=RESTORE)
+            except TryLater as error:
+                if time.monotonic() >= deadline:
+                    raise TryLater("the ledger did not take the event", where=self.where, fix="try again") from error
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
+
+    def _derived(self, made: Event) -> Derived:
+        counts, held = self._store.questions.before(made.model, made.sequence - 1)
+        if counts is None and made.sequence > 1:
+            raise Tampered(f"the index lacks event {made.sequence - 1} of {made.model}", where=self.where, fix=RESTORE)
+        earlier = lambda: self.events(made.model)[: made.sequence - 1]  # noqa: E731 - only a revocation needs them
+        return derive(made, counts if counts is not None else micros(made.at), held, earlier)
+
+    def _add_index(self, heads: Mapping[str, Head]) -> None:
+        """Bring a ledger from before there was an index up to date. A kill in here leaves a seal that tells no bytes."""
+        if self._seal:
+            self._seal.write(heads, settled=False)
+        self._store.add_index([derive_all(self._all(model).events) for model in self._store.models()])
+
+    def _trusted_heads(self) -> tuple[dict[str, Head], Seal | None]:
+        """Where the chains end, and the seal if it is right. Nothing is appended to a file that is not what was sealed, lest the
+        new seal cover it up."""
         if self._seal is None:
-            return {}
+            return {}, None
         seal = self._seal.read()
-        if seal and not self._seal.unsettled and self._seal.bytes_now() == seal.sha256:
-            return dict(seal.heads)
+        if seal and self._seal.untouched(seal):
+            return dict(seal.heads), seal
         problems, heads, _ = self._inspect()
         if problems:
             raise Tampered(problems[0], fix=RESTORE)
-        return heads
+        return heads, None
 
     def _inspect(self) -> tuple[list[str], dict[str, Head], bool]:
         """What is broken, where the chains end, and whether the seal is to be renewed. The caller holds the lock."""
         before = self._seal.bytes_now() if self._seal else None
         try:
             self._store.settle()
-            problems, digests = self._broken_chains()
-            heads = _heads(digests)
+            problems, digests = self._broken()
+            heads = heads_of(digests)
         except TryLater:
             raise
         except (TunelineError, SQLAlchemyError, sqlite3.Error, ValueError, TypeError, OverflowError) as error:
@@ -168,38 +307,21 @@ class SqlLedger:
             problems.append(f"{self.where}: the file's bytes were changed since it was sealed")
         return problems, heads, seal.heads != heads or seal.sha256 is None
 
-    def _broken_chains(self) -> tuple[list[str], dict[str, dict[int, str]]]:
-        """What is broken in the table, and model → sequence → digest of what is stored."""
+    def _broken(self) -> tuple[list[str], dict[str, dict[int, str]]]:
+        """What is broken in the tables, and model → sequence → digest of what is stored."""
         problems = [f"{self.where}: {line}" for line in self._store.complaints()]
-        digests: dict[str, dict[int, str]] = {}
-        for model, group in groupby(self._store.rows(), key=lambda row: row.model):
-            rows = list(group)
-            digests[model] = {row.sequence: row.digest for row in rows}
-            try:
-                for event in self._whole(model, rows):
-                    if event.digest != digests[model][event.sequence]:
-                        problems.append(f"{self.where}: event {event.sequence} of {model} is not in its canonical form")
-            except Tampered as error:
-                problems.append(str(error).splitlines()[0])
+        events, digests, said = broken_chains(self._store.rows(), self.where)
+        problems += said
+        try:
+            problems += index_problems(self._store.questions, events, self.where)
+            signatures = {model: self._store.questions.signatures(model) for model in events}
+        except Bare:
+            signatures = {}
+        if self._identities:
+            for model, chain in events.items():
+                wrong = self._identities.problems((), chain, signatures.get(model, {}))
+                problems += [f"{self.where}: {line}" for line in wrong]
         return problems, digests
-
-    def _whole(self, model: str, rows: Iterable[Row]) -> Iterator[Event]:
-        """Rows as events. Raises Tampered at the first that does not have its digest or does not follow the one before."""
-        previous = GENESIS
-        for expected, row in enumerate(rows, start=1):
-            where = f"{self.where}, event {expected} of {model}"
-            if row.sequence != expected:
-                raise Tampered(f"the event is missing: {row.sequence} follows", where=where, fix=RESTORE)
-            if not isinstance(row.body, str) or digest_bytes(row.body.encode("utf-8", "surrogatepass")) != row.digest:
-                raise Tampered("the stored event does not have its digest", where=where, fix=RESTORE)
-            try:
-                event = Event.from_json(row.body)
-            except Broken as error:
-                raise Tampered("what is stored is no event", where=where, fix=RESTORE) from error
-            if (event.model, event.sequence, event.previous) != (model, expected, previous):
-                raise Tampered("the event does not follow the one before it", where=where, fix=RESTORE)
-            previous = row.digest
-            yield event
 
     def _exists(self) -> bool:
         if self._store.exists():
@@ -223,7 +345,3 @@ class SqlLedger:
     def _conflict(self, model: str, expected: int) -> Conflict:
         said = f"the ledger of {model} no longer ends with event {expected}; nothing was changed"
         return Conflict(said, where=self.where, fix="read it again")
-
-
-def _heads(digests: Mapping[str, Mapping[int, str]]) -> dict[str, Head]:
-    return {model: Head(sequence=max(rows), digest=rows[max(rows)]) for model, rows in digests.items()}

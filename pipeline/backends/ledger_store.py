@@ -1,14 +1,14 @@
 """The ledger's table in a SQL database: rows in, rows out. SQLite from a path, PostgreSQL from a URL, through SQLAlchemy Core.
 
-Rows are only ever inserted. What a row means, and whether it is whole, is ledger.py's to say; this speaks SQL and turns the
-database's complaints into ours.
+Rows are only ever inserted. What a row means, and whether it is whole, is ledger.py's to say; what is asked of the index beside
+the events stands in ledger_questions.py. This turns the database's complaints into ours.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +16,16 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from pipeline.backends import ledger_index as beside
+from pipeline.backends.ledger_index import Derived, HolderRow, IndexRow
+from pipeline.backends.ledger_questions import Questions
 from pipeline.errors import Broken, Misuse, Tampered, TryLater
 
-SCHEMA = "1"
+SCHEMA = "2"
+BARE = "1"
+"""The schema before there was an index: events alone. Read as it is; the next append makes the index."""
+_CREATING = 7_205_759
+"""The advisory lock under which processes make tables in PostgreSQL, one after the other."""
 RESTORE = "restore the ledger and its seal together from a backup; docs/runbook.md says how to tell which one is right"
 
 _tables = sa.MetaData()
@@ -47,6 +54,10 @@ class Taken(Exception):
     """Another row has this model and sequence."""
 
 
+class Bare(Exception):
+    """The ledger has no index yet."""
+
+
 class EventStore:
     """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a locked database.
 
@@ -62,14 +73,18 @@ class EventStore:
         self._engine = (
             _sqlite_engine(url, patience)
             if self.path
-            else sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED")
+            else sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args={"connect_timeout": 10})
         )
+        self._there = False
+        self.questions = Questions(self._indexed)
 
     def exists(self) -> bool:
         if self.path:
             return self.path.exists()
-        with self._translated():
-            return sa.inspect(self._engine).has_table(_schema.name)
+        if not self._there:
+            with self._translated():
+                self._there = sa.inspect(self._engine).has_table(_schema.name)
+        return self._there
 
     def create(self) -> None:
         """Make the tables. A SQLite file is made whole before it gets its name, so that a crash leaves no half-made ledger."""
@@ -85,30 +100,65 @@ class EventStore:
         self._create_tables(engine)
         os.replace(fresh, self.path)
 
-    def rows(self, model: str | None = None) -> list[Row]:
-        """All rows, of one model or of all, by model and sequence."""
+    def add_index(self, rows: Iterable[tuple[list[IndexRow], list[HolderRow]]]) -> None:
+        """Give a bare ledger its index, in one transaction; nothing where it has one by now."""
+        with self._translated(), self._writing() as connection:
+            if self.path is None:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
+            if self._check_schema(connection) != BARE:
+                return
+            beside.tables.create_all(connection)
+            for found, changed in rows:
+                if found:
+                    connection.execute(sa.insert(beside.index), [row._asdict() for row in found])
+                if changed:
+                    connection.execute(sa.insert(beside.holders), [row._asdict() for row in changed])
+            connection.execute(sa.update(_schema).values(version=SCHEMA))
+
+    def rows(self, model: str | None = None, *, start: int = 1) -> list[Row]:
+        """All rows from sequence `start` on, of one model or of all, by model and sequence."""
         query = sa.select(*_columns).order_by(_events.c.model, _events.c.sequence)
         if model is not None:
             query = query.where(_events.c.model == model)
+        if start > 1:
+            query = query.where(_events.c.sequence >= start)
         with self._reading() as connection:
             return [Row(*row) for row in connection.execute(query)]
 
-    def around(self, model: str, sequence: int) -> dict[int, Row]:
-        """The row at `sequence` and the one after it, as far as they are there."""
-        query = sa.select(*_columns).where(_events.c.model == model, _events.c.sequence.in_([sequence, sequence + 1]))
+    def at(self, model: str, sequences: Iterable[int]) -> dict[int, Row]:
+        """The rows at these sequences, as far as they are there."""
+        query = sa.select(*_columns).where(_events.c.model == model, _events.c.sequence.in_(list(sequences)))
         with self._reading() as connection:
             return {row[1]: Row(*row) for row in connection.execute(query)}
+
+    def around(self, model: str, sequence: int) -> dict[int, Row]:
+        """The row at `sequence` and the one after it, as far as they are there."""
+        return self.at(model, (sequence, sequence + 1))
+
+    def head(self, model: str) -> tuple[int, str] | None:
+        """Sequence and digest of the last row."""
+        query = sa.select(_events.c.sequence, _events.c.digest).where(_events.c.model == model)
+        with self._reading() as connection:
+            row = connection.execute(query.order_by(_events.c.sequence.desc()).limit(1)).first()
+            return (int(row[0]), str(row[1])) if row else None
 
     def models(self) -> tuple[str, ...]:
         with self._reading() as connection:
             return tuple(connection.execute(sa.select(_events.c.model).distinct().order_by(_events.c.model)).scalars())
 
-    def insert(self, row: Row) -> None:
-        """Store a row for good, in a transaction of its own. Raises Taken, changing nothing, if its place is."""
+    def insert(self, row: Row, derived: Derived | None = None, signature: str | None = None) -> None:
+        """Store a row, and what belongs beside it, in one transaction. Raises Taken, changing nothing, if its place is."""
         try:
-            with self._translated(), self._engine.execution_options(tuneline_write=True).begin() as connection:
+            with self._translated(), self._writing() as connection:
                 self._check_schema(connection)
                 connection.execute(sa.insert(_events), row._asdict())
+                if derived is not None:
+                    connection.execute(sa.insert(beside.index), derived.listed._asdict())
+                    for holder in derived.holders:
+                        connection.execute(sa.insert(beside.holders), holder._asdict())
+                if signature is not None:
+                    said = {"model": row.model, "sequence": row.sequence, "signature": signature}
+                    connection.execute(sa.insert(beside.signatures), said)
         except IntegrityError as error:
             raise Taken from error
 
@@ -120,6 +170,25 @@ class EventStore:
             said = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
         return [line for line in said if line != "ok"]
 
+    def bare(self) -> bool:
+        """Whether there is no index yet."""
+        with self._translated(), self._engine.begin() as connection:
+            return self._check_schema(connection) == BARE
+
+    @contextmanager
+    def held_open(self) -> Iterator[None]:
+        """Keep SQLite from moving its write-ahead log into the file by itself when a connection closes."""
+        if self.path is None:
+            yield
+            return
+        with self._translated():
+            raw = self._engine.raw_connection()
+        try:
+            raw.cursor().execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            yield
+        finally:
+            raw.close()
+
     def settle(self) -> bool:
         """Move what waits in SQLite's write-ahead log into the file. False when a reader or other checkpoint was in the way."""
         if self.path is None:
@@ -129,14 +198,18 @@ class EventStore:
         return not busy
 
     def _create_tables(self, engine: sa.Engine) -> None:
-        with self._translated():
-            _tables.create_all(engine)
-            try:
-                with engine.begin() as connection:
-                    if not connection.execute(sa.select(_schema.c.version)).first():
-                        connection.execute(sa.insert(_schema), {"version": SCHEMA})
-            except IntegrityError:
-                pass  # another process has just written the same row
+        with self._translated(), engine.execution_options(tuneline_write=True).begin() as connection:
+            if self.path is None:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
+            _tables.create_all(connection)
+            if not connection.execute(sa.select(_schema.c.version)).first():
+                beside.tables.create_all(connection)
+                connection.execute(sa.insert(_schema), {"version": SCHEMA})
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with self._engine.execution_options(tuneline_write=True).begin() as connection:
+            yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
@@ -144,14 +217,22 @@ class EventStore:
             self._check_schema(connection)
             yield connection
 
-    def _check_schema(self, connection: sa.Connection) -> None:
+    @contextmanager
+    def _indexed(self) -> Iterator[sa.Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            if self._check_schema(connection) == BARE:
+                raise Bare
+            yield connection
+
+    def _check_schema(self, connection: sa.Connection) -> str:
         found = list(connection.execute(sa.select(_schema.c.version)).scalars())
-        if found != [SCHEMA]:
-            raise Broken(
-                f"the ledger has the schema {', '.join(map(str, found)) or 'none'}, and this Tuneline knows {SCHEMA}",
-                where=self.where,
-                fix="install the Tuneline that wrote it, or a newer one",
-            )
+        if found in ([BARE], [SCHEMA]):
+            return str(found[0])
+        raise Broken(
+            f"the ledger has the schema {', '.join(map(str, found)) or 'none'}, and this Tuneline knows {SCHEMA}",
+            where=self.where,
+            fix="install the Tuneline that wrote it, or a newer one",
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

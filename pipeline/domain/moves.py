@@ -5,11 +5,11 @@ What is decided here is carried out by pipeline/moving.py. Nothing here reads fi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.domain.record import Value
-from pipeline.domain.release import Event, EventKind, reigns, revoked, stack, version_record
-from pipeline.errors import Conflict, Misuse
+from pipeline.domain.release import TAKING, Event, EventKind, reigns, revoked, stack, version_record
+from pipeline.errors import Conflict, Misuse, RulesUnmet
 
 CLEAN_STAGE = "production"
 """The stage that no version from a dirty tree may reach: what ran there must be rebuildable from a commit."""
@@ -25,8 +25,14 @@ class Move(Value):
     done: Event | None = None
 
 
-def plan_promotion(events: Sequence[Event], version: str, stage: str) -> Move:
-    """Push `version` onto `stage`. Raises Misuse when it is unknown, revoked, or dirty and bound for production."""
+def plan_promotion(
+    events: Sequence[Event], version: str, stage: str, *, unmet: Callable[[Sequence[Event]], Sequence[str]] = lambda _: ()
+) -> Move:
+    """Push `version` onto `stage`. Raises Misuse when it is unknown, revoked, or dirty and bound for production.
+
+    unmet: what the stage's rules miss of it (domain/stage_rules.py); all of it is said in one RulesUnmet. Who holds the stage
+    already is not asked again.
+    """
     record = version_record(events, version)
     if version in revoked(events):
         raise Misuse(f"version {version} was revoked and can hold no stage", fix="promote another version")
@@ -38,6 +44,8 @@ def plan_promotion(events: Sequence[Event], version: str, stage: str) -> Move:
         )
     current = (stack(events, stage) or (None,))[-1]
     done = reigns(events, stage)[-1].since if current == version else None
+    if done is None and (missing := tuple(unmet(events))):
+        raise RulesUnmet("\n".join([f"{stage} does not take version {version} yet:", *(f"  - {said}" for said in missing)]))
     return Move(stage=stage, version=version, leaves=current, expected=len(events), done=done)
 
 
@@ -74,7 +82,7 @@ def touched(events: Iterable[Event], stage: str) -> Event | None:
     return next((e for e in events if (e.stage == stage and e.event in _MOVING) or e.event in unsettling), None)
 
 
-_MOVING = frozenset({EventKind.PROMOTED, EventKind.ROLLED_BACK})
+_MOVING = TAKING | {EventKind.ROLLED_BACK}
 
 
 def _did(last: Event, *, leaving: str, to: str | None, current: str) -> bool:

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 
 from pydantic import AwareDatetime, model_validator
 
-from pipeline.domain.record import FileDigest, Record, Value, digest_bytes
+from pipeline.domain.record import FileDigest, Record, Value, canonical_json, digest_bytes
 from pipeline.errors import Misuse
 
 GENESIS = "0" * 64
@@ -70,7 +70,11 @@ class EventKind(StrEnum):
     REVOKED = "revoked"
     ERASED = "erased"
     JUDGED = "judged"
+    ADOPTED = "adopted"
 
+
+TAKING = frozenset({EventKind.PROMOTED, EventKind.ADOPTED})
+"""Events by which a version takes a stage: by a decision, or by a hand on the registry's alias that a person then stood by."""
 
 _OF_NO_VERSION = frozenset({EventKind.ERASED, EventKind.JUDGED})
 """Events that are not about a version: a record may be behind many or none, a candidate that is judged is none yet."""
@@ -80,10 +84,11 @@ class Event(Record):
     """One entry of the release ledger. `subject` is the digest of the ModelVersion that `version` names.
 
     sequence: 1, 2, 3 … without gaps within a model. previous: digest of the event before, GENESIS for the first.
-    stage: for promoted and rolled_back. leaves: the version that held the stage before, where there was one; for a
-    rollback it is always named, so that a retry after a crash finds its work done.
+    stage: for promoted, adopted, approved and rolled_back. leaves: the version that held the stage before, where there was one;
+    for a rollback it is always named, so that a retry after a crash finds its work done.
     record: for registered, the ModelVersion's JSON itself, so that the ledger alone knows every version; for erased, that of the
     Erasure (domain/erasure.py), for judged that of the HoldoutUse (domain/measured.py), which is the subject then.
+    signer: id of the key that signed the event; the signature, which is over this record's JSON, is kept beside it.
     """
 
     kind: ClassVar[str] = "event"
@@ -100,6 +105,14 @@ class Event(Record):
     reason: str
     at: AwareDatetime
     record: str | None = None
+    signer: str | None = None
+
+    def to_json(self) -> str:
+        """As every record's; an unsigned event says nothing of a signer, as those did that were written before there were any."""
+        said = {"kind": self.kind, **self.model_dump(mode="json")}
+        if self.signer is None:
+            del said["signer"]
+        return canonical_json(said) + "\n"
 
     @model_validator(mode="after")
     def _check_record(self) -> Self:
@@ -177,6 +190,25 @@ def reigns(events: Iterable[Event], stage: str) -> tuple[Reign, ...]:
     return tuple(past)
 
 
+def reign_at(events: Sequence[Event], stage: str, when: datetime | None = None) -> Reign | None:
+    """The reign in which an instant (default: now) falls."""
+    seen = events if when is None else until(events, when)
+    begun = [reign for reign in reigns(events, stage) if reign.since.sequence <= len(seen)]
+    if not begun or (begun[-1].until is not None and begun[-1].until.sequence <= len(seen)):
+        return None
+    return begun[-1]
+
+
+def of_stage(event: Event, stage: str | None) -> bool:
+    """Whether an event belongs to the history of a stage: it names it, or ends reigns of any."""
+    return stage is None or event.stage == stage or event.event in (EventKind.REVOKED, EventKind.ERASED)
+
+
+def latest_of(events: Sequence[Event], stage: str | None, count: int) -> tuple[Event, ...]:
+    """The last `count` events of a stage's history, oldest first."""
+    return tuple(e for e in events if of_stage(e, stage))[-count:]
+
+
 def registrations(events: Iterable[Event]) -> dict[str, Event]:
     """Version → the event that registered it, oldest first."""
     return {e.version: e for e in events if e.event is EventKind.REGISTERED}
@@ -233,11 +265,12 @@ def _moves(events: Iterable[Event], stage: str) -> Iterator[tuple[Event, list[st
     """Each event that may touch the stage's stack, with the stack after it."""
     versions: list[str] = []
     for event in events:
-        if event.event is EventKind.PROMOTED and event.stage == stage:
+        if event.event in TAKING and event.stage == stage:
             versions.append(event.version)
         elif event.event is EventKind.ROLLED_BACK and event.stage == stage:
             while versions and versions[-1] != event.version:
                 versions.pop()
+            versions = versions or [event.version]
         elif event.event is EventKind.REVOKED and event.version in versions:
             left = [v for v in versions if v != event.version]
             # What stood on both sides of the revoked version is now one entry: rolling back to oneself means nothing.

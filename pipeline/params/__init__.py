@@ -28,6 +28,7 @@ from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
 from pipeline.params.ingest import SourceParams as SourceParams
+from pipeline.params.release import ReleaseParams as ReleaseParams
 from pipeline.params.section import Count, Fraction, Section
 from pipeline.params.serve import ServeParams as ServeParams
 from pipeline.params.sweep import SweepParams as SweepParams
@@ -73,23 +74,6 @@ class ValidateParams(Section):
     """classify: the only labels allowed; default: any."""
     min_rows_per_label: Annotated[int, Field(ge=0)] = 2
     """classify: a label with fewer rows can be neither learned nor measured."""
-
-
-class ReleaseParams(Section):
-    stages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("staging", "production")
-    promote_on_pass: str | None = None
-    """A stage that a version takes by policy as soon as the gate has passed it; default: a person promotes."""
-
-    @model_validator(mode="after")
-    def _check_stage(self) -> ReleaseParams:
-        if self.promote_on_pass is not None and self.promote_on_pass not in self.stages:
-            raise ValueError(
-                f"promote_on_pass names {self.promote_on_pass!r}, which is none of the stages {', '.join(self.stages)}"
-            )
-        for stage in self.stages:
-            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,30}", stage) or stage == "latest":
-                raise ValueError(f"{stage!r} can be no stage: lower-case letters, digits, - and _; 'latest' is MLflow's own")
-        return self
 
 
 class ScheduleParams(Section):

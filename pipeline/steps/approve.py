@@ -1,14 +1,15 @@
-"""Record that a person approves of a version for a stage. An approval moves nothing; it says who looked, and when."""
+"""Record that a person approves of a version for a stage. An approval moves nothing; it says who looked, at what, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from pipeline.domain.release import Event, EventKind, resolve, revoked, version_record
+from pipeline.domain.stage_rules import StageRules
 from pipeline.domain.wording import check_words
 from pipeline.errors import Conflict, Misuse, TryLater
-from pipeline.moving import ATTEMPTS, known_events, utc_now
+from pipeline.moving import ATTEMPTS, Anchor, known_events, no_anchor, utc_now
 from pipeline.ports import Ledger
 
 
@@ -21,22 +22,32 @@ def approve(
     model: str,
     stages: Sequence[str],
     ledger: Ledger,
+    rules: Mapping[str, StageRules] | None = None,
+    anchor: Anchor = no_anchor,
     now: Callable[[], datetime] = utc_now,
 ) -> Event:
-    """Append `by`'s approval of `version` for the stage `to`; the one that stands, if the same person gave it before."""
+    """Append `by`'s approval of `version` for the stage `to`; the one that stands, if the same person gave it before.
+
+    It names the digest of the version's record, so it is of no use for any other version. One that has expired by the stage's
+    rules is given anew.
+    """
     check_words(actor=by, reason=reason)
     if to not in stages:
         raise Misuse(f"there is no stage {to[:60]!r}", fix=f"stages are {', '.join(stages)} (params.yaml, release.stages)")
+    valid = timedelta(days=(rules or {}).get(to, StageRules()).approvals.valid_days)
     for _ in range(ATTEMPTS):
         events = known_events(model, ledger)
         record = version_record(events, resolve(events, version, stages))
         if record.version in revoked(events):
             raise Misuse(f"version {record.version} was revoked", fix="approve another version")
+        at = now()
         wanted = (EventKind.APPROVED, record.version, to, by)
-        if given := next((e for e in events if (e.event, e.version, e.stage, e.actor) == wanted), None):
-            return given
+        given = [e for e in events if (e.event, e.version, e.stage, e.actor) == wanted and e.at + valid > at]
+        if given:
+            anchor(given[0])
+            return given[0]
         try:
-            return ledger.append(
+            event = ledger.append(
                 model,
                 EventKind.APPROVED,
                 expected=len(events),
@@ -46,8 +57,10 @@ def approve(
                 leaves=None,
                 actor=by,
                 reason=reason,
-                at=now(),
+                at=at,
             )
         except Conflict:
             continue
+        anchor(event)
+        return event
     raise TryLater(f"the ledger of {model} is busier than {ATTEMPTS} tries", fix="try again")

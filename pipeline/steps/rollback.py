@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from pipeline.domain.moves import plan_rollback
 from pipeline.domain.release import EventKind, ReleaseRecord, holder, resolve
+from pipeline.domain.stage_rules import Roles, StageRules
 from pipeline.domain.wording import check_words
 from pipeline.errors import Misuse
-from pipeline.moving import carry_out, known_events, utc_now
+from pipeline.moving import Anchor, carry_out, known_events, no_anchor, refuse_others, utc_now
 from pipeline.ports import Ledger, Registry
 
 
@@ -23,15 +24,20 @@ def rollback(
     ledger: Ledger,
     to: str | None = None,
     leaving: str | None = None,
+    rules: Mapping[str, StageRules] | None = None,
+    roles: Roles | None = None,
+    anchor: Anchor = no_anchor,
     now: Callable[[], datetime] = utc_now,
 ) -> ReleaseRecord:
-    """Take `stage` from the version `leaving` back to `to`, or to the one before it.
+    """Take `stage` from the version `leaving` back to `to`, or to the one before it. Of its rules, only roles are asked.
 
     leaving: default the holder now. Who retries must name it: then a retry after a crash finds its work done (`changed`
     False) instead of going back one more. The version gone back to is re-hashed first. Raises Misuse (nothing to go back to),
-    Tampered (its files are not those registered), Conflict (another version holds the stage; nothing was changed).
+    Tampered (its files are not those registered), Conflict (another version holds the stage; nothing was changed), RulesUnmet
+    (`by` has no role that may move the stage).
     """
     check_words(actor=by, reason=reason)
+    refuse_others(stage, rules, by, roles)
     events = known_events(model, ledger)
     held = holder(events, stage)
     if leaving is None and held is None:
@@ -48,4 +54,5 @@ def rollback(
         registry=registry,
         ledger=ledger,
         now=now,
+        anchor=anchor,
     )

@@ -130,12 +130,12 @@ def test_the_tables_compile_for_postgresql() -> None:
 
 def test_a_newer_schema_is_refused(filled: SqlLedger, path: Path) -> None:
     with sqlite3.connect(path) as raw:
-        raw.execute("UPDATE schema_version SET version = '2'")
+        raw.execute("UPDATE schema_version SET version = '3'")
     for call in (lambda: filled.events("desk"), filled.models):
-        with pytest.raises(Broken, match="schema 2") as caught:
+        with pytest.raises(Broken, match="schema 3") as caught:
             call()
         assert "newer" in str(caught.value)
-    assert any("schema 2" in said for said in filled.verify())
+    assert any("schema 3" in said for said in filled.verify())
 
 
 def test_a_file_that_is_no_ledger_is_named(path: Path) -> None:

@@ -1,0 +1,97 @@
+"""What is asked of the index beside a ledger's events: who holds a stage, since when, what came last. SQL, nothing else.
+
+Answers are rows and numbers; that they are right is not known here: ledger.py's `verify` makes the index again and compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import sqlalchemy as sa
+
+from pipeline.backends.ledger_index import ENDS_REIGNS, HolderRow, IndexRow, holders, index, signatures
+
+
+class Questions:
+    """indexed: opens a connection for reading, and raises ledger_store.Bare where there is no index yet."""
+
+    def __init__(self, indexed: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._indexed = indexed
+
+    def before(self, model: str, sequence: int) -> tuple[int | None, dict[str, str | None]]:
+        """counts_from of an event, and who held each stage once it had happened: what the next event's rows are made from."""
+        query = sa.select(index.c.counts_from).where(index.c.model == model, index.c.sequence == sequence)
+        with self._indexed() as connection:
+            counts: int | None = connection.execute(query).scalar()
+            held = {stage: _held(connection, model, stage, sequence) for stage in _stages(connection, model)}
+        return counts, held
+
+    def turns(self, model: str, stage: str, *, when: int | None = None) -> list[HolderRow]:
+        """Whose turn it is, now or at an instant (microseconds), and the turn after it, if any. Empty before the first."""
+        query = sa.select(holders).where(holders.c.model == model, holders.c.stage == stage)
+        begun = query.where(holders.c.counts_from <= when) if when is not None else query
+        with self._indexed() as connection:
+            row = connection.execute(begun.order_by(holders.c.sequence.desc()).limit(1)).first()
+            if row is None:
+                return []
+            found = [HolderRow(*row)]
+            later = query.where(holders.c.sequence > found[0].sequence).order_by(holders.c.sequence).limit(1)
+            return [*found, *(HolderRow(*row) for row in connection.execute(later))]
+
+    def latest(self, model: str, stage: str | None, count: int) -> list[int]:
+        """Sequences of the last `count` events, of one stage or of all, oldest first."""
+        query = sa.select(index.c.sequence).where(index.c.model == model).order_by(index.c.sequence.desc()).limit(count)
+        with self._indexed() as connection:
+            if stage is None:
+                return sorted(connection.execute(query).scalars())
+            found = set(connection.execute(query.where(index.c.stage == stage)).scalars())
+            for kind in ENDS_REIGNS:
+                found.update(connection.execute(query.where(index.c.kind == kind.value)).scalars())
+            return sorted(found)[-count:]
+
+    def stages(self, model: str) -> tuple[str, ...]:
+        """Every stage that somebody held, or holds."""
+        with self._indexed() as connection:
+            return _stages(connection, model)
+
+    def signatures(self, model: str, *, start: int = 1) -> dict[int, str]:
+        """Sequence → signature, from `start` on."""
+        query = sa.select(signatures.c.sequence, signatures.c.signature)
+        with self._indexed() as connection:
+            found = connection.execute(query.where(signatures.c.model == model, signatures.c.sequence >= start))
+            return {int(row[0]): str(row[1]) for row in found}
+
+    def all_rows(self, model: str) -> tuple[list[IndexRow], list[HolderRow]]:
+        """All that the index says of a model, sorted."""
+        with self._indexed() as connection:
+            found = connection.execute(sa.select(index).where(index.c.model == model))
+            turns = connection.execute(sa.select(holders).where(holders.c.model == model))
+            # By Python, not by the database: its collation may be another.
+            return sorted((IndexRow(*r) for r in found), key=lambda r: r.sequence), sorted(
+                (HolderRow(*r) for r in turns), key=lambda r: (r.sequence, r.stage)
+            )
+
+    def models(self) -> set[str]:
+        """Models that the index or the signatures speak of."""
+        with self._indexed() as connection:
+            named = (connection.execute(sa.select(table.c.model).distinct()).scalars() for table in (index, holders, signatures))
+            return {str(model) for models in named for model in models}
+
+
+def _stages(connection: sa.Connection, model: str) -> tuple[str, ...]:
+    """A stage has one name and many turns: each next name is looked up, rather than all turns read."""
+    found = list[str]()
+    while True:
+        query = sa.select(sa.func.min(holders.c.stage)).where(holders.c.model == model)
+        name = connection.execute(query.where(holders.c.stage > found[-1]) if found else query).scalar()
+        if name is None:
+            return tuple(found)
+        found.append(name)
+
+
+def _held(connection: sa.Connection, model: str, stage: str, sequence: int) -> str | None:
+    query = sa.select(holders.c.version).where(holders.c.model == model, holders.c.stage == stage)
+    query = query.where(holders.c.sequence <= sequence).order_by(holders.c.sequence.desc()).limit(1)
+    found: str | None = connection.execute(query).scalar()
+    return found
