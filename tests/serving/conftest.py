@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.append(str(Path(__file__).parents[1] / "modeling"))
+for _folder in ("modeling", "release"):
+    sys.path.append(str(Path(__file__).parents[1] / _folder))
 
 
 @pytest.fixture(scope="session")
