@@ -62,6 +62,17 @@ def audit_lines(report: Any) -> list[str]:
     return [*rows, f"{report.model} version {report.version}: {verdict}"]
 
 
+def exported_lines(done: Any) -> list[str]:
+    rows = [f"{done.model} version {done.version}: {done.files} files in {done.to}", f"  SHA-256 {done.sha256}"]
+    rows += [f"  key {digest}  {path}" for path, digest in done.keys.items()]
+    return [*rows, "  tell whoever verifies it these digests another way; the README.md inside says how"]
+
+
+def drawn_lines(done: Any) -> list[str]:
+    rows = [f"{done.model} version {done.version}: {done.nodes} records and sources drawn in {done.picture}"]
+    return rows + ([f"  {done.lines} OpenLineage events in {done.events}"] if done.events else [])
+
+
 def at_lines(found: Any) -> list[str]:
     if found.version is None or found.event is None:
         return [f"{found.model} {found.stage} at {found.at}: nobody"]

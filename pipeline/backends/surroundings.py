@@ -6,8 +6,11 @@ import importlib.metadata
 import platform
 import re
 from collections.abc import Mapping
+from functools import cache
 
 from pipeline.domain.evidence import Installed, Surroundings
+
+_HEADER = re.compile(r"^(Name|Version|License-Expression): *(.*?)\r?$", re.MULTILINE)
 
 
 def surroundings(committed: Mapping[str, str]) -> Surroundings:
@@ -20,14 +23,17 @@ def surroundings(committed: Mapping[str, str]) -> Surroundings:
     )
 
 
+@cache
 def installed() -> tuple[Installed, ...]:
     """Every distribution that Python finds, once, by name."""
     found: dict[str, Installed] = {}
     for one in importlib.metadata.distributions():
-        name = one.metadata["Name"]
-        if name:
-            key = re.sub(r"[-_.]+", "-", name).lower()
-            license = one.metadata["License-Expression"] if "License-Expression" in one.metadata else None
+        # Read as text: the library's own parser of these takes seconds for hundreds of them.
+        head = (one.read_text("METADATA") or one.read_text("PKG-INFO") or "").partition("\n\n")[0]
+        said = dict(_HEADER.findall(head))
+        if "Name" in said:
+            key = re.sub(r"[-_.]+", "-", said["Name"]).lower()
             # The first one found is the one that is imported.
-            found.setdefault(key, Installed(name=name, version=one.version or "0", license=license))
+            one_of = Installed(name=said["Name"], version=said.get("Version", "0"), license=said.get("License-Expression"))
+            found.setdefault(key, one_of)
     return tuple(found[key] for key in sorted(found))

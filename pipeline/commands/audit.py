@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -62,3 +63,33 @@ def audit_at(
 
     when = instant(date, loaded.schedule.timezone)
     show(at(loaded.model.name, stage, when, ledger=world.ledger, stages=loaded.release.stages), json, rendering.at_lines)
+
+
+@app.command("export")
+def audit_export(
+    version: str,
+    to: Annotated[Path, typer.Option(help="A new .tar file, or a new folder.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """One archive that a stranger verifies with public tools, by the README inside it."""
+    world, loaded = open_world(params)
+    from pipeline.proving import export_evidence
+
+    show(export_evidence(world, loaded, version, to), json, rendering.exported_lines)
+
+
+@app.command("graph")
+def audit_graph(
+    version: str,
+    to: Annotated[Path | None, typer.Option(help="A new .svg file; default MODEL-VERSION.svg here.")] = None,
+    openlineage: Annotated[Path | None, typer.Option(help="Also write OpenLineage events to this new file.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """The lineage of a version as a picture, and as OpenLineage events."""
+    world, loaded = open_world(params)
+    from pipeline.proving import draw_lineage
+
+    target = to or Path(f"{loaded.model.name}-{version}.svg")
+    show(draw_lineage(world, loaded, version, target, openlineage), json, rendering.drawn_lines)

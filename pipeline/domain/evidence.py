@@ -145,6 +145,9 @@ def agreement(statement: Mapping[str, Any], version: ModelVersion, chain: Chain)
     for name in ("training", "evaluation", "decision"):
         yield _equal(f"statement {name}", byproducts.get(name, {}).get("digest", {}).get("sha256"), getattr(version, name))
     yield _equal("statement adapter", byproducts.get("adapter", {}).get("digest", {}).get("sha256"), version.adapter_digest)
+    beside = {f.path: f.sha256 for f in version.files if f.path in (BOM, CARD)}
+    for path, sha256 in sorted(beside.items()):
+        yield _equal(f"statement {path}", byproducts.get(path, {}).get("digest", {}).get("sha256"), sha256)
     if chain.training:
         external = definition.get("externalParameters", {})
         yield _equal("statement params", digest_value(external.get("train")), digest_value(chain.training.params))

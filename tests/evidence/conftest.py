@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,10 +12,17 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "release"))
 from evidence_world import EvidenceWorld
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> EvidenceWorld:
-    made = EvidenceWorld(tmp_path)
+@pytest.fixture(scope="session")
+def mould(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose version 1 was registered with evidence, promoted and anchored; tests work on copies."""
+    made = EvidenceWorld(tmp_path_factory.mktemp("mould"))
     made.register("one")
     made.promote("1")
     made.anchor_head()
-    return made
+    return made.root
+
+
+@pytest.fixture
+def world(mould: Path, tmp_path: Path) -> EvidenceWorld:
+    shutil.copytree(mould, tmp_path / "world")
+    return EvidenceWorld(tmp_path / "world")
