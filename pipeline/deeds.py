@@ -16,7 +16,7 @@ from pipeline.domain.data import Snapshot, Task, ValidationReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.measured import CostReport, EvaluationReport, SuiteFiles
 from pipeline.domain.model import Champion, Starts, TrainingRun
-from pipeline.domain.release import ModelVersion, ReleaseRecord, holder
+from pipeline.domain.release import Event, ModelVersion, ReleaseRecord
 from pipeline.errors import Broken, Misuse
 from pipeline.ports import Tracker
 from pipeline.wiring import World
@@ -25,6 +25,7 @@ from pipeline.workspace import Workspace
 if TYPE_CHECKING:
     from pipeline.backends.run_folder import KeptRun
     from pipeline.params import Params
+    from pipeline.steps.revoke import Revocation
 
 
 def run_gate(world: World, workspace: Workspace, params: Params) -> GateDecision:
@@ -145,12 +146,29 @@ def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: b
     )
 
 
-def move_to(world: World, params: Params, version: str, stage: str, *, by: str, reason: str) -> ReleaseRecord:
+def move_to(
+    world: World, params: Params, version: str, stage: str, *, by: str, reason: str, adopting: bool = False
+) -> ReleaseRecord:
     """Promote; see steps/promote.py."""
+    from pipeline.serving.traffic import TrafficFile
     from pipeline.steps.promote import promote
 
-    model, stages = params.model.name, params.release.stages
-    return promote(version, stage, by, reason, model=model, stages=stages, registry=world.registry, ledger=world.ledger)
+    return promote(
+        version,
+        stage,
+        by,
+        reason,
+        model=params.model.name,
+        stages=params.release.stages,
+        rules=params.release.rules,
+        registry=world.registry,
+        ledger=world.ledger,
+        archive=world.archive,
+        traffic=TrafficFile(world.project.serving / "traffic.db"),
+        roles=_roles(world),
+        anchor=world.anchors.after,
+        adopting=adopting,
+    )
 
 
 def move_back(
@@ -159,8 +177,68 @@ def move_back(
     """Roll back; see steps/rollback.py."""
     from pipeline.steps.rollback import rollback
 
+    return rollback(
+        stage,
+        by,
+        reason,
+        model=params.model.name,
+        to=to,
+        leaving=leaving,
+        rules=params.release.rules,
+        roles=_roles(world),
+        registry=world.registry,
+        ledger=world.ledger,
+        anchor=world.anchors.after,
+    )
+
+
+def take_off(world: World, params: Params, version: str, *, by: str, reason: str) -> Revocation:
+    """Revoke; see steps/revoke.py."""
+    from pipeline.steps.revoke import revoke
+
+    return revoke(
+        version,
+        by,
+        reason,
+        model=params.model.name,
+        stages=params.release.stages,
+        rules=params.release.rules,
+        roles=_roles(world),
+        registry=world.registry,
+        ledger=world.ledger,
+        anchor=world.anchors.after,
+    )
+
+
+def give_approval(world: World, params: Params, version: str, stage: str, *, by: str, reason: str) -> Event:
+    """Approve; see steps/approve.py."""
+    from pipeline.steps.approve import approve
+
+    model, release = params.model.name, params.release
+    stores = {"ledger": world.ledger, "anchor": world.anchors.after}
+    return approve(version, stage, by, reason, model=model, stages=release.stages, rules=release.rules, **stores)
+
+
+def adopt(world: World, params: Params, stage: str, *, by: str, reason: str) -> ReleaseRecord:
+    """Stand by an alias that a hand has moved: a promotion like any other, whose event says how it came about."""
+    from pipeline.steps.reconcile import named_by_hand
+
+    version = named_by_hand(params.model.name, stage, registry=world.registry, ledger=world.ledger)
+    return move_to(world, params, version, stage, by=by, reason=reason, adopting=True)
+
+
+def mend(world: World, params: Params) -> tuple[str, ...]:
+    """What every start does first: aliases and tags that a kill, a hand or an outage left behind follow the ledger again."""
+    from pipeline.steps.reconcile import reconcile
+
     model = params.model.name
-    return rollback(stage, by, reason, model=model, to=to, leaving=leaving, registry=world.registry, ledger=world.ledger)
+    if not world.ledger.head(model)[0]:
+        return ()
+    return reconcile(model, params.release.stages, registry=world.registry, ledger=world.ledger)
+
+
+def _roles(world: World) -> dict[str, frozenset[str]] | None:
+    return world.identities.roles if world.identities else None
 
 
 def ask_release(world: World, params: Params, stage: str, text: str) -> dict[str, Any]:
@@ -168,7 +246,7 @@ def ask_release(world: World, params: Params, stage: str, text: str) -> dict[str
     from pipeline.backends.mlflow import answer_once
 
     model = params.model.name
-    version = holder(world.ledger.events(model), stage)
+    version = world.ledger.holder(model, stage)
     if version is None:
         raise Misuse(f"nothing of {model} holds {stage}", fix=f"tuneline promote VERSION --to {stage} --reason …")
     world.registry.artifacts(model, version)
