@@ -11,7 +11,7 @@ from prefect import flow
 
 from flows.tasks import do
 from pipeline.deeds import move_back, move_to
-from pipeline.domain.release import ReleaseRecord, holder
+from pipeline.domain.release import ReleaseRecord
 from pipeline.wiring import World, read_params
 
 
@@ -29,7 +29,7 @@ def rollback_flow(
     """Give a stage back to the version that held it before, or to `to`; returns the ReleaseRecord as a dict."""
     world, params = World.here(), read_params(Path(params_file))
     # The version to leave is read once, so that a retry after an unknown outcome finds its work done and pops no further.
-    left = leaving or holder(world.ledger.events(params.model.name), stage)
+    left = leaving or world.ledger.holder(params.model.name, stage)
     record = do(f"roll {stage} back", lambda: move_back(world, params, stage, by=by, reason=reason, to=to, leaving=left))
     return _plain(record)
 

@@ -11,7 +11,24 @@ import sys
 
 import typer
 
-from pipeline.commands import audit, curve, data, drift, export, gate, look, plan, records, release, report, run, sweep
+from pipeline.commands import (
+    audit,
+    curve,
+    data,
+    drift,
+    export,
+    gate,
+    identity,
+    keys,
+    look,
+    plan,
+    records,
+    release,
+    report,
+    run,
+    serve,
+    sweep,
+)
 from pipeline.errors import TunelineError
 
 app = typer.Typer(
@@ -32,13 +49,18 @@ for command in (
     curve.curve,
     release.promote,
     release.rollback,
+    release.approve,
+    release.revoke,
     release.releases,
     release.history,
+    release.at,
     release.reconcile,
     release.status,
     release.ask,
+    serve.serve,
     report.report,
     export.export,
+    audit.rebuild,
     records.who_has,
     records.forget,
     run.worktree,
@@ -53,6 +75,8 @@ app.command(hidden=True)(run.step)
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 app.add_typer(gate.app, name="gate")
+app.add_typer(identity.app, name="identity")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:

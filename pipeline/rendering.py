@@ -22,6 +22,17 @@ def release_lines(record: Any) -> list[str]:
     return [f"{record.model} {record.stage}: {verb} version {record.version}{before}"]
 
 
+def event_lines(event: Any) -> list[str]:
+    return [
+        f"event {event.sequence}: {event.actor} {event.event} version {event.version}{f' for {event.stage}' if event.stage else ''}"
+    ]
+
+
+def revocation_lines(found: Any) -> list[str]:
+    title = f"{found.model} version {found.version}: {'revoked' if found.changed else 'revoked already'}"
+    return [title, *(f"  {stage}: now held by {holder or 'nobody'}" for stage, holder in found.stages.items())]
+
+
 def releases_lines(rows: Any) -> list[str]:
     return table(
         [
@@ -71,6 +82,23 @@ def exported_lines(done: Any) -> list[str]:
 def drawn_lines(done: Any) -> list[str]:
     rows = [f"{done.model} version {done.version}: {done.nodes} records and sources drawn in {done.picture}"]
     return rows + ([f"  {done.lines} OpenLineage events in {done.events}"] if done.events else [])
+
+
+def rebuilt_lines(found: Any) -> list[str]:
+    rows = [f"{found.model} version {found.version}, trained again from {found.commit[:12]}"]
+    rows += [f"  not as it was: {line}" for line in found.differs]
+    rows += [f"  {path}: other bytes" for path in found.files]
+    for m in found.metrics:
+        where = "within" if m.within else "OUTSIDE"
+        rows.append(f"  {m.metric}: {m.rebuilt:.4g}, recorded {m.recorded:.4g}, {where} [{m.low:.4g}, {m.high:.4g}]")
+    if found.same:
+        return [*rows, f"  same bytes: adapter {found.adapter}"]
+    if found.comparable:
+        return [*rows, f"  DIFFERENT BYTES on the same class of machine with the same libraries: {found.adapter}"]
+    return [
+        *rows,
+        "  bytes need not repeat here, so metrics were compared: " + ("as recorded" if found.ok else "NOT as recorded"),
+    ]
 
 
 def at_lines(found: Any) -> list[str]:

@@ -51,6 +51,11 @@ class Settings(BaseSettings):
     """The key that is sent there, where one is wanted."""
     workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
     """How many processes take rows in; 1 keeps all work in one. What is written does not depend on it."""
+    identities: Path | None = None
+    """The file of people and services that may act on releases, with keys and roles; default none: anyone may, unsigned
+    (docs/releases.md)."""
+    actor_key: Path | None = None
+    """The private key of whoever acts here, EC P-256 in PEM; needed where identities are kept."""
     actor: str | None = None
     """Who is acting, where a command is not told with --by; default the login name."""
 

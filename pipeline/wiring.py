@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pipeline.backends.anchors import Anchors as LedgerAnchors
     from pipeline.backends.evidence import SignedEvidence
     from pipeline.backends.git import Git
+    from pipeline.backends.identities import Identities
     from pipeline.backends.run_folder import RunFolder
     from pipeline.curation.row_rules import RowRules
     from pipeline.params import CleanParams, Params, SourceParams
@@ -87,7 +88,15 @@ class World:
         from pipeline.backends.ledger import SqlLedger
 
         url = self.settings.ledger_url
-        return SqlLedger(url.get_secret_value() if url else self.project.ledger)
+        return SqlLedger(url.get_secret_value() if url else self.project.ledger, identities=self.identities)
+
+    @cached_property
+    def identities(self) -> Identities | None:
+        """Who may act on releases; None where no file says so, and anyone may."""
+        from pipeline.backends.identities import Identities
+
+        path = self.settings.identities
+        return Identities.read(path, self.settings.actor_key) if path else None
 
     @cached_property
     def archive(self) -> Archive:

@@ -210,7 +210,8 @@ class MlflowRegistry:
             self._client.set_model_version_tag(name, version, key, value)
 
     def versions(self, name: str) -> list[str]:
-        found = self._client.search_model_versions(f"name='{name}'", max_results=10_000)
+        with _answering():
+            found = self._client.search_model_versions(f"name='{name}'", max_results=10_000)
         return sorted((str(v.version) for v in found), key=int)
 
     def put(self, name: str, version: str, folder: Path, at: str) -> None:
@@ -238,13 +239,14 @@ class MlflowRegistry:
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return {}
-            raise
+            raise TryLater(f"the registry did not answer: {_first_line(error)}", fix="try again") from error
 
     def point(self, name: str, alias: str, version: str | None) -> None:
-        if version is None:
-            self._client.delete_registered_model_alias(name, alias)
-        else:
-            self._client.set_registered_model_alias(name, alias, version)
+        with _answering():
+            if version is None:
+                self._client.delete_registered_model_alias(name, alias)
+            else:
+                self._client.set_registered_model_alias(name, alias, version)
 
     def _version(self, name: str, version: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -253,7 +255,7 @@ class MlflowRegistry:
             return self._client.get_model_version(name, version)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise TryLater(f"the registry did not answer: {error}") from error
+                raise TryLater(f"the registry did not answer: {_first_line(error)}", fix="try again") from error
             raise Misuse(f"{name} has no version {version}", fix="tuneline releases lists what there is") from error
 
 
@@ -272,6 +274,21 @@ def replace_folder(source: Path, target: Path) -> None:
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """An MLflow that does not answer, or fails, is one to ask again later."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise TryLater(f"the registry did not answer: {_first_line(error)}", fix="try again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _experiment(client: Any, name: str) -> str:

@@ -9,9 +9,11 @@ import typer
 from pipeline import rendering
 from pipeline.commands.options import DEFAULT_PARAMS, By, Json, ParamsFile, Reason, Stage, open_world, show
 
+Version = Annotated[str, typer.Argument(help="A number, v3, a stage, or the start of a digest.")]
+
 
 def promote(
-    version: Annotated[str, typer.Argument(help="A number, v3, a stage, or the start of a digest.")],
+    version: Version,
     to: Annotated[str, typer.Option(help="The stage to give it.")],
     reason: Reason,
     by: By = None,
@@ -42,6 +44,35 @@ def rollback(
     show(record, json, rendering.release_lines)
 
 
+def approve(
+    version: Version,
+    to: Annotated[str, typer.Option(help="The stage that you would give it.")],
+    reason: Reason,
+    by: By = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Say that you looked at a version and would give it a stage. It counts for that very version, until it expires."""
+    world, loaded = open_world(params)
+    from pipeline.deeds import give_approval
+
+    show(give_approval(world, loaded, version, to, by=by or world.actor, reason=reason), json, rendering.event_lines)
+
+
+def revoke(
+    version: Version,
+    reason: Reason,
+    by: By = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Take a version off every stage, for good. Each goes back to what it held before."""
+    world, loaded = open_world(params)
+    from pipeline.deeds import take_off
+
+    show(take_off(world, loaded, version, by=by or world.actor, reason=reason), json, rendering.revocation_lines)
+
+
 def releases(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
     """All registered versions and the stages they hold."""
     world, loaded = open_world(params)
@@ -52,36 +83,71 @@ def releases(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
 
 def history(
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="Only so many, the newest.")] = 1000,
     params: ParamsFile = DEFAULT_PARAMS,
     json: Json = False,
 ) -> None:
-    """Every event of the ledger: what, who, when, why."""
+    """The events of the ledger: what, who, when, why."""
     world, loaded = open_world(params)
     from pipeline.steps.history import history as listing
 
-    show(listing(loaded.model.name, stage, ledger=world.ledger), json, rendering.history_lines)
+    show(listing(loaded.model.name, stage, ledger=world.ledger, last=last), json, rendering.history_lines)
 
 
-def reconcile(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
-    """Repair MLflow's aliases and tags from the ledger; says what it changed."""
+def at(
+    date: Annotated[
+        str, typer.Argument(help="2026-11-23 (its end) or 2026-11-23T14:00, with an offset or in the schedule's zone.")
+    ],
+    stage: Stage = "production",
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Which version held a stage at an instant, and by whose decision."""
     world, loaded = open_world(params)
+    from pipeline.domain.wording import instant
+    from pipeline.steps.history import at as held_at
+
+    when, release = instant(date, loaded.schedule.timezone), loaded.release
+    show(held_at(loaded.model.name, stage, when, ledger=world.ledger, stages=release.stages), json, rendering.at_lines)
+
+
+def reconcile(
+    adopt: Annotated[
+        str | None, typer.Option(help="A stage whose alias was moved by hand: stand by it. Its rules are asked.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; needed with --adopt.")] = None,
+    by: By = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Repair MLflow's aliases and tags from the ledger; says what it changed. Or, with --adopt, let the ledger follow an alias."""
+    world, loaded = open_world(params)
+    from pipeline import deeds
+    from pipeline.errors import Misuse
     from pipeline.steps.reconcile import reconcile as repair
 
+    if adopt is not None:
+        if not reason:
+            raise Misuse("an adoption needs a reason", fix="say why, with --reason")
+        record = deeds.adopt(world, loaded, adopt, by=by or world.actor, reason=reason)
+        return show(record, json, rendering.release_lines)
     changed = repair(loaded.model.name, loaded.release.stages, registry=world.registry, ledger=world.ledger)
-    show(list(changed), json, lambda lines: lines or ["nothing to repair"])
+    return show(list(changed), json, lambda lines: lines or ["nothing to repair"])
 
 
 def status(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
-    """What holds each stage, the last run, and whether a server is up."""
+    """What holds each stage, where MLflow says otherwise, the last run, and whether a server is up."""
     world, loaded = open_world(params)
     from flows.server import running
     from pipeline.backends.run_folder import head_run
-    from pipeline.domain.release import holder
+    from pipeline.steps.reconcile import drift
 
-    events, last, server = world.ledger.events(loaded.model.name), head_run(world.git, loaded.model.name), running(world.project)
+    model, stages = loaded.model.name, loaded.release.stages
+    last, server = head_run(world.git, model), running(world.project)
     found = {
-        "model": loaded.model.name,
-        "stages": {stage: holder(events, stage) for stage in loaded.release.stages},
+        "model": model,
+        "stages": {stage: world.ledger.holder(model, stage) for stage in stages},
+        "drift": list(drift(model, stages, registry=world.registry, ledger=world.ledger)),
         "last run": last.key if last else None,
         "prefect": server.ui if server else None,
     }
