@@ -22,6 +22,7 @@ from pipeline.domain.tuning import CAN_LEARN_FROM, LEARNS_FROM, OUTPUT_OF, Objec
 from pipeline.params import Params
 from pipeline.params.ingest import SourceParams
 from pipeline.params.learning import RewardSource
+from pipeline.params.release import ApprovalRules, Freeze, StageRules
 from pipeline.params.section import Section
 from pipeline.params.sweep import SpaceParams
 from pipeline.params.train import StageParams
@@ -54,6 +55,9 @@ ENTRIES = {
     StageParams: "the keys above",
     RewardSource: "below train",
     SpaceParams: "below",
+    StageRules: "below",
+    ApprovalRules: "below",
+    Freeze: "below",
 }
 """What lists hold that is a section of its own, and where its keys are explained."""
 
@@ -130,6 +134,10 @@ def params_page() -> str:
             parts.append(f"\n### An entry of ingest.sources\n\nWays in: docs/sources.md.\n\n{_table(SourceParams)}")
         if name == "train":
             parts.append(f"\n### An entry of train.ppo.rewards\n\n{_table(RewardSource)}")
+        if name == "release":
+            parts.append(f"\n### An entry of release.rules\n\nMore: docs/releases.md.\n\n{_table(StageRules)}")
+            parts.append(f"\n### release.rules.STAGE.approvals\n\n{_table(ApprovalRules)}")
+            parts.append(f"\n### An entry of release.rules.STAGE.freeze\n\n{_table(Freeze)}")
         if name == "sweep":
             parts.append(f"\n### An entry of sweep.space\n\nMore: docs/sweep.md.\n\n{_table(SpaceParams)}")
     return "".join(parts)

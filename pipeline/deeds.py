@@ -215,8 +215,17 @@ def give_approval(world: World, params: Params, version: str, stage: str, *, by:
     from pipeline.steps.approve import approve
 
     model, release = params.model.name, params.release
-    stores = {"ledger": world.ledger, "anchor": world.anchors.after}
-    return approve(version, stage, by, reason, model=model, stages=release.stages, rules=release.rules, **stores)
+    return approve(
+        version,
+        stage,
+        by,
+        reason,
+        model=model,
+        stages=release.stages,
+        rules=release.rules,
+        ledger=world.ledger,
+        anchor=world.anchors.after,
+    )
 
 
 def adopt(world: World, params: Params, stage: str, *, by: str, reason: str) -> ReleaseRecord:

@@ -23,9 +23,8 @@ def release_lines(record: Any) -> list[str]:
 
 
 def event_lines(event: Any) -> list[str]:
-    return [
-        f"event {event.sequence}: {event.actor} {event.event} version {event.version}{f' for {event.stage}' if event.stage else ''}"
-    ]
+    stage = f" for {event.stage}" if event.stage else ""
+    return [f"event {event.sequence}: {event.actor} {event.event} version {event.version}{stage}"]
 
 
 def revocation_lines(found: Any) -> list[str]:

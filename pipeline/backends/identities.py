@@ -33,7 +33,7 @@ _SIGNED = b"tuneline ledger event\n"
 
 
 class Key(Value):
-    """public: base64 of the DER of an EC P-256 public key (what stands between the lines of a PEM). since, until: when it holds."""
+    """public: base64 of the DER of an EC P-256 public key, as in a PEM, on one line. since, until: when it holds."""
 
     public: Annotated[str, Field(max_length=400)]
     since: AwareDatetime | None = None
@@ -58,12 +58,19 @@ class Key(Value):
 
 
 class Identity(Value):
-    """A person or a service. Keys that were replaced stay, with an `until`, so that what they signed can be verified."""
+    """A person or a service. Keys that were replaced stay, with an `until`, so that what they signed can be verified.
+
+    acts_for: whom a service may sign for, such as those who call it with an API key; they are named as the actor.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     kind: Literal["person", "service"] = "person"
     roles: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
+    acts_for: tuple[str, ...] = ()
+
+    def may_sign_for(self, actor: str) -> bool:
+        return actor == self.name or (self.kind == "service" and actor in self.acts_for)
 
 
 class _File(Value):
@@ -113,7 +120,7 @@ class Identities:
         owner, key = self._owners.get(ours, (None, None))
         if owner is None or key is None:
             raise Misuse(f"the key {ours} is nobody's", where=self.where, fix="name the key of whoever acts (TUNELINE_ACTOR_KEY)")
-        if owner.name != actor:
+        if not owner.may_sign_for(actor):
             said = f"{actor} is to act, but the key is {owner.name}'s"
             raise Misuse(said, where=str(self.key_file), fix="act as who you are (--by), or name your own key")
         if not key.holds(at):
@@ -148,7 +155,7 @@ class Identities:
         owner, key = self._owners.get(event.signer, (None, None))
         if owner is None or key is None:
             return f"is signed by the key {event.signer}, which is nobody's"
-        if owner.name != event.actor:
+        if not owner.may_sign_for(event.actor):
             return f"says {event.actor} did it, and was signed by {owner.name}"
         if not key.holds(counts):
             return f"is signed by {owner.name}'s key {event.signer} at a time at which it does not hold"
@@ -210,14 +217,12 @@ def new_identity(path: Path, name: str, *, kind: str, roles: Sequence[str], key_
     if key_file.exists():
         raise Misuse("a file of that name is there already", where=str(key_file), fix="name another place for the key (--key)")
     der = _public_der(Signer(key_file).key)
-    text = (
-        path.read_text(encoding="utf-8")
-        if there
-        else f"# People and services that act on releases.\nsigned_since = {now:%Y-%m-%dT%H:%M:%SZ}\n"
-    )
+    since = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    begun = f"# People and services that act on releases: docs/releases.md.\nsigned_since = {since}\n"
+    text = path.read_text(encoding="utf-8") if there else begun
     quoted = ", ".join(_quoted(role) for role in roles)
     text += f"\n[[identity]]\nname = {_quoted(name)}\nkind = {_quoted(kind)}\nroles = [{quoted}]\n"
-    text += f"[[identity.keys]]\npublic = {_quoted(base64.b64encode(der).decode())}\nsince = {now:%Y-%m-%dT%H:%M:%SZ}\n"
+    text += f"[[identity.keys]]\npublic = {_quoted(base64.b64encode(der).decode())}\nsince = {since}\n"
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(text, encoding="utf-8")
     os.replace(fresh, path)

@@ -20,9 +20,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="People and 
 def new(
     name: Annotated[str, typer.Argument(help="What events call them.")],
     key: Annotated[Path, typer.Option(help="Where the private key is put; it stays with its owner (TUNELINE_ACTOR_KEY).")],
-    role: Annotated[
-        list[str] | None, typer.Option(help="A role that the stages' rules name; may be given several times.")
-    ] = None,
+    role: Annotated[list[str] | None, typer.Option(help="A role that the stages' rules name; may be given again.")] = None,
     service: Annotated[bool, typer.Option("--service", help="A service, not a person.")] = False,
     json: Json = False,
 ) -> None:
@@ -31,11 +29,8 @@ def new(
 
     kind, now = "service" if service else "person", datetime.now(UTC)
     made = new_identity(_file(), name, kind=kind, roles=role or [], key_file=key, now=now)
-    show(
-        {"name": name, "key id": made, "private key": str(key)},
-        json,
-        lambda one: [f"{what}: {said}" for what, said in one.items()],
-    )
+    said = {"name": name, "key id": made, "private key": str(key)}
+    show(said, json, lambda said: [f"{what}: {value}" for what, value in said.items()])
 
 
 @app.command("list")

@@ -113,14 +113,14 @@ def at(
 
 def reconcile(
     adopt: Annotated[
-        str | None, typer.Option(help="A stage whose alias was moved by hand: stand by it. Its rules are asked.")
+        str | None, typer.Option(help="A stage whose alias a hand has moved: stand by it, if its rules allow.")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; needed with --adopt.")] = None,
     by: By = None,
     params: ParamsFile = DEFAULT_PARAMS,
     json: Json = False,
 ) -> None:
-    """Repair MLflow's aliases and tags from the ledger; says what it changed. Or, with --adopt, let the ledger follow an alias."""
+    """Repair MLflow's aliases and tags from the ledger; says what it changed. With --adopt, the ledger follows an alias."""
     world, loaded = open_world(params)
     from pipeline import deeds
     from pipeline.errors import Misuse
