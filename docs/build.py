@@ -9,6 +9,7 @@ import inspect
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ def _type(kind: Any) -> str:
         return f"entry ({ENTRIES[kind]})"
     if isinstance(kind, type) and hasattr(kind, "__members__"):
         return ", ".join(f"`{value}`" for value in kind)
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "nothing"}
+    names = {date: "date", str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "nothing"}
     return names.get(kind, str(kind))
 
 

@@ -37,6 +37,7 @@ from pipeline.domain.drift import DriftReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
+from pipeline.errors import RulesUnmet
 from pipeline.params import Params
 from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts, place_suites
 from pipeline.reporting import write_report
@@ -239,10 +240,15 @@ def _end(
 ) -> RunOutcome:
     passed = decision.verdict is Outcome.PASSED
     version = do("push and register" if passed else "push", lambda: _settle(world, kept, params, run_id))
-    promoted = None
+    promoted, unmet = None, tuple[str, ...]()
     if version is not None and params.release.promote_on_pass is not None:
-        promoted = params.release.promote_on_pass
-        do(f"promote to {promoted}", lambda: move_to(world, params, str(version), str(promoted), by="policy", reason=POLICY))
+        stage, by = params.release.promote_on_pass, world.actor if world.identities else "policy"
+        try:
+            do(f"promote to {stage}", lambda: move_to(world, params, str(version), stage, by=by, reason=POLICY))
+            promoted = stage
+        except RulesUnmet as error:
+            # The version is registered; that its stage asks for more yet is no failure of the run.
+            unmet = tuple(f"not promoted to {stage} by policy: {said}" for said in error.unmet)
     remove_other_folders(world.git, world.project, kept.model, keep={kept.number})
     # The copies that MLflow keeps: the run's folder goes when newer runs come.
     reports = world.registry.run_artifacts(run_id) / "reports"
@@ -261,7 +267,7 @@ def _end(
         ending=Ending.REGISTERED if passed else Ending.REFUSED_BY_GATE,
         version=version,
         promoted_to=promoted,
-        reasons=tuple(f"{c.name}: {c.detail}" for c in decision.failed),
+        reasons=(*(f"{c.name}: {c.detail}" for c in decision.failed), *unmet),
         facts=(*_data_facts(snapshot, run), *(f"{c.name}: {c.detail}" for c in decision.checks)),
         links=links,
     )

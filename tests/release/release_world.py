@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from folder_registry import FolderRegistry
 
@@ -140,11 +141,11 @@ class World:
             now=self.clock,
         )
 
-    def promote(self, version: str, to: str = "production", by: str = "ada") -> ReleaseRecord:
+    def promote(self, version: str, to: str = "production", by: str = "ada", **words: Any) -> ReleaseRecord:
         stores = {"registry": self.registry, "ledger": self.ledger, "archive": self.archive}
-        return promote(version, to, by, "looks good", model=MODEL, stages=STAGES, now=self.clock, **stores)
+        return promote(version, to, by, "looks good", model=MODEL, stages=STAGES, now=self.clock, **stores, **words)
 
-    def rollback(self, stage: str = "production", by: str = "bob", **words: str) -> ReleaseRecord:
+    def rollback(self, stage: str = "production", by: str = "bob", **words: Any) -> ReleaseRecord:
         stores = {"registry": self.registry, "ledger": self.ledger}
         return rollback(stage, by, "it misbehaves", model=MODEL, now=self.clock, **stores, **words)
 
