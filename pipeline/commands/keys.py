@@ -51,11 +51,10 @@ def revoke(key: Annotated[str, typer.Argument(help="Its id or name.")], json: Js
 
 
 def _file() -> KeyFile:
-    from pipeline.serving.http.keys import KeyFile
+    from pipeline.hosting import key_file
     from pipeline.wiring import World
 
-    world = World.here()
-    return KeyFile(world.settings.serving_keys or world.project.serving / "keys.json")
+    return key_file(World.here())
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

@@ -7,7 +7,7 @@ that one name is true of all, whatever is promoted meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -48,7 +48,7 @@ class Answering:
         self._rows.append(row)
         return await anext(row)
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
+    async def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
         """(choice, piece), those of one choice in order."""
         if len(self._rows) == 1:
             yield 0, self._first[0]

@@ -6,6 +6,7 @@ Labels have few values: an endpoint's name, a status, a version; never what a cl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,7 +23,7 @@ class Counted:
 
     def __init__(self, engine: Engine, closed: Callable[[], Mapping[str, int]] = dict) -> None:
         self._registry = CollectorRegistry()
-        made = {"registry": self._registry}
+        made: dict[str, Any] = {"registry": self._registry}
         self._requests = Counter("tuneline_http_requests", "Requests by endpoint and status.", ["endpoint", "status"], **made)
         self._seconds = Histogram(
             "tuneline_http_request_seconds",

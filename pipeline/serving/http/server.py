@@ -95,7 +95,7 @@ class Server:
             backlog=_BACKLOG,
             timeout_keep_alive=params.timeouts.idle,  # type: ignore[arg-type]
             timeout_graceful_shutdown=params.timeouts.drain,  # type: ignore[arg-type]
-            ssl_context_factory=(lambda *_: context) if context else None,  # type: ignore[arg-type, return-value]
+            ssl_context_factory=(lambda *_: context) if context else None,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         self._uvicorn = _Quiet(config)

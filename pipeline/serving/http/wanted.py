@@ -145,7 +145,7 @@ def _finish(fields: Fields, ask: Ask, prompts: list[Ask], params: ServeParams, *
     options.done()
     if usage and not stream:
         raise bad("stream_options is only for stream: true", "stream_options")
-    shared = {
+    shared: dict[str, Any] = {
         "temperature": fields.number("temperature", params.temperature, 0, 2),
         "top_p": fields.number("top_p", 1.0, 0, 1),
         "stop": _stops(fields),
