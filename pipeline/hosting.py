@@ -13,7 +13,7 @@ from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.release import ModelVersion
-from pipeline.errors import Misuse
+from pipeline.errors import Misuse, TunelineError
 from pipeline.wiring import World, find_base, find_detector
 from pipeline.workspace import Workspace
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pipeline.serving.asked import Engine
     from pipeline.serving.http.keys import KeyFile
     from pipeline.serving.http.server import Server, Tls
+
+LOG = logging.getLogger("tuneline.serve")
 
 
 def key_file(world: World) -> KeyFile:
@@ -38,12 +40,21 @@ class Hosted:
     """A server that is bound and not started yet."""
 
     url: str
+    world: World
+    params: Params
     engine: Engine
     server: Server
     bound: socket
 
     def start(self) -> None:
-        """Load who is to answer. Nothing listens before."""
+        """Load who is to answer, aliases and tags mended first. Nothing listens before."""
+        from pipeline.deeds import mend
+
+        try:
+            for line in mend(self.world, self.params):
+                LOG.warning("repaired: %s", line)
+        except TunelineError as error:
+            LOG.warning("not all could be repaired: %s", error)
         self.engine.start()
 
     def run(self) -> None:
@@ -89,7 +100,7 @@ def open_server(world: World, params: Params, *, host: str | None = None, port: 
     )
     admin = Admin(ProjectDeeds(world, params), engine, serve.limits)
     server = Server(App((*answers.endpoints(), *admin.endpoints()), serve, access, counted), serve, tls)
-    return Hosted(address_of(bound, tls), engine, server, bound)
+    return Hosted(address_of(bound, tls), world, params, engine, server, bound)
 
 
 def make_engine(world: World, params: Params) -> Engine:
@@ -124,10 +135,9 @@ class ProjectDeeds:
         return _shown(move_to(self._world, self._params, version, to, by=by, reason=reason))
 
     def approve(self, version: str, to: str, *, by: str, reason: str) -> Mapping[str, Any]:
-        from pipeline.steps.approve import approve
+        from pipeline.deeds import give_approval
 
-        release, model = self._params.release, self._params.model.name
-        return _shown(approve(version, to, by, reason, model=model, stages=release.stages, ledger=self._world.ledger))
+        return _shown(give_approval(self._world, self._params, version, to, by=by, reason=reason))
 
     def roll_back(self, stage: str, *, by: str, reason: str, to: str | None, leaving: str | None) -> Mapping[str, Any]:
         from pipeline.deeds import move_back
@@ -197,7 +207,7 @@ def _check_open_address(host: str, keys: KeyFile, tls: Tls | None) -> None:
     if not any(key.why_not(datetime.now(UTC)) is None for key in keys.all()):
         raise Misuse(f"{host} can be reached by others, and there is no API key", fix="tuneline keys add NAME, then serve again")
     if tls is None:
-        logging.getLogger("tuneline.serve").warning("keys and prompts go over the network in the clear: no TLS files are set")
+        LOG.warning("keys and prompts go over the network in the clear: no TLS files are set")
 
 
 def _check_stages(params: Params) -> None:
