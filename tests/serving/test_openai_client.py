@@ -37,6 +37,7 @@ class Desk:
     process: subprocess.Popen[str]
     said: dict[str, Any]
     keys: dict[str, str]
+    environment: dict[str, str]
 
     def client(self, key: str = "app", **changes: Any) -> openai.OpenAI:
         given = {"base_url": f"{self.said['url']}/v1", "api_key": self.keys.get(key, key), "max_retries": 0, "timeout": 120}
@@ -51,21 +52,25 @@ def desk(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
     environment = {"TUNELINE_SERVING_KEYS": str(home / "keys.json")}
     asked = {"app": "--scope infer", "slow": "--requests 2", "auditor": "--scope read", "robot": "--scope infer --scope promote"}
     keys = {name: town(f"keys add {name} {words} --json", **environment).json["key"] for name, words in asked.items()}
-    errors = (home / "stderr").open("w")
+    log = home / "stderr"
     command = [sys.executable, "-m", "pipeline", "serve", "--port", "0", "--params", str(params), "--json"]
-    process = subprocess.Popen(
-        command, cwd=town.root, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **environment}
-    )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, (home / "stderr").read_text()
-    yield Desk(process, json.loads(line), keys)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0, (home / "stderr").read_text()
-    log = (home / "stderr").read_text()
-    assert "chat 200" in log
-    assert "parcel" not in log
-    assert not any(key in log for key in keys.values())
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command, cwd=town.root, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **environment}
+        )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line, log.read_text()
+        yield Desk(process, json.loads(line), keys, environment)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0, log.read_text()
+    finally:
+        process.kill()
+    said = log.read_text()
+    assert "chat 200" in said
+    assert "parcel" not in said
+    assert not any(key in said for key in keys.values())
 
 
 def test_a_chat_names_its_release(desk: Desk) -> None:
@@ -198,6 +203,15 @@ def test_answers_are_counted_for_the_rules_of_stages(desk: Desk, town: Town) -> 
                 count = (store.execute("SELECT sum(count) FROM answered WHERE version = '1'").fetchone() or (0,))[0] or 0
         time.sleep(0.1)
     assert count > 0
+
+
+def test_a_revoked_key_is_refused_at_once(desk: Desk, town: Town) -> None:
+    assert town("keys revoke slow --json", **desk.environment).json[0]["state"] == "was revoked"
+    with pytest.raises(openai.AuthenticationError):
+        desk.client("slow").models.list()
+    listed = town("keys list", **desk.environment).out
+    assert "slow  infer  was revoked" in listed
+    assert not any(key in listed for key in desk.keys.values())
 
 
 def test_an_address_others_reach_needs_a_key(town: Town, tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
 from pipeline.domain.data import Task
 from pipeline.params import ServeParams
-from pipeline.serving.asked import Engine, NotServed, Release
+from pipeline.serving.asked import Ask, Engine, NotServed, Release
 from pipeline.serving.http import wanted as asked_for
 from pipeline.serving.http.access import Access, Caller
 from pipeline.serving.http.answering import Answering, together
@@ -28,6 +29,8 @@ from pipeline.serving.http.request_log import RequestLog
 from pipeline.serving.http.shapes import DONE, Shape, classified, event, model_card, release_headers
 from pipeline.serving.http.wanted import Wanted
 
+_INLINE = 4096
+"""Characters of a prompt up to which it is tokenised at once; longer ones would hold others up."""
 Reader = Callable[[Mapping[str, Any], str, ServeParams], Wanted]
 
 
@@ -55,6 +58,8 @@ class Answers:
         self._log = log
         self._draining = draining
         self._since = int(time.time())
+        # Threads of its own: those of the loop may all wait for releases that are being loaded.
+        self._counting = ThreadPoolExecutor(2, thread_name_prefix="tuneline-count")
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         return (
@@ -181,7 +186,10 @@ class Answers:
         """Tokens of all prompts, each held against the limit before anything is queued."""
         most, total = self._params.limits.prompt_tokens, 0
         for ask in wanted.prompts:
-            tokens = await asyncio.to_thread(self._engine.count, ask)
+            if _size(ask) <= _INLINE:
+                tokens = self._engine.count(ask)
+            else:
+                tokens = await asyncio.get_running_loop().run_in_executor(self._counting, self._engine.count, ask)
             if tokens > most:
                 param = "messages" if ask.messages is not None else "prompt" if ask.prompt is not None else "input"
                 raise bad(f"{tokens} tokens of prompt; at most {most} are taken", param, "context_length_exceeded")
@@ -191,6 +199,10 @@ class Answers:
     def _name(self, call: Call, release: Release) -> None:
         call.headers |= release_headers(release)
         call.said["release"] = release.name
+
+
+def _size(ask: Ask) -> int:
+    return len(ask.prompt or ask.text or "") + sum(len(message["content"]) for message in ask.messages or ())
 
 
 class Used:
