@@ -34,7 +34,7 @@ SECRETS = ("postgres", *DATABASES, "mlflow-admin", "mlflow-cookies", "prefect-ap
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("up", "env", "status", "down"))
-    parser.add_argument("--folder", type=Path, default=Path(".tuneline/stack"), help="where it lives (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("infra/.stack"), help="where it lives (default: %(default)s)")
     parser.add_argument("--wipe", action="store_true", help="down: remove databases, buckets and secrets too")
     said = parser.parse_args()
     folder = said.folder.absolute()

@@ -13,6 +13,7 @@ import typer
 
 from pipeline.commands import (
     audit,
+    backup,
     curve,
     data,
     drift,
@@ -61,6 +62,8 @@ for command in (
     report.report,
     export.export,
     audit.rebuild,
+    backup.backup,
+    backup.restore,
     records.who_has,
     records.forget,
     run.worktree,

@@ -157,6 +157,17 @@ class Git:
     def list_files(self, commit: str, folder: str) -> list[str]:
         return self._run("ls-tree", "-r", "--name-only", commit, "--", folder).splitlines()
 
+    def bundle(self, target: Path) -> bool:
+        """All of refs/tags/tuneline/ and what they stand on as one file; False, and no file, when there is no such ref."""
+        if not self._run("for-each-ref", "--count=1", REFS):
+            return False
+        self._run("bundle", "create", "--quiet", str(target), f"--glob={REFS}/*")
+        return True
+
+    def unbundle(self, source: Path) -> None:
+        """Bring the refs of such a file here. One that points elsewhere here is moved to where it pointed there."""
+        self._run("fetch", "--quiet", "--no-tags", str(source), f"+{REFS}/*:{REFS}/*")
+
     def has_commit(self, commit: str) -> bool:
         return self._try("cat-file", "-e", f"{commit}^{{commit}}") is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
 
 from pipeline.errors import Misuse
@@ -79,3 +80,9 @@ def _wrong(name: str, text: str, longest: int) -> Iterator[str]:
         yield f"{name} holds a control character"
     if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         yield f"{name} is not valid Unicode"
+
+
+def without_password(address: str) -> str:
+    """An address as it may be shown: no user, no password, no query."""
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
