@@ -101,7 +101,7 @@ class BackupWriter:
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = size, 0o600
         reading = _Hashed(source, size)
-        self._tar.addfile(entry, reading)  # type: ignore[arg-type]
+        self._tar.addfile(entry, reading)
         self._files.append(FileDigest(path=name, sha256=reading.digest.hexdigest(), bytes=size))
 
 
