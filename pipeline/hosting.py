@@ -47,8 +47,9 @@ class Hosted:
     bound: socket
 
     def start(self) -> None:
-        """Load who is to answer, aliases and tags mended first. Nothing listens before."""
+        """Load who is to answer, aliases and tags mended first; from then on, who connects is answered as soon as `run` is."""
         from pipeline.deeds import mend
+        from pipeline.serving.http.server import BACKLOG
 
         try:
             for line in mend(self.world, self.params):
@@ -56,6 +57,7 @@ class Hosted:
         except TunelineError as error:
             LOG.warning("not all could be repaired: %s", error)
         self.engine.start()
+        self.bound.listen(BACKLOG)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; then answers under way end, and the engine is closed."""

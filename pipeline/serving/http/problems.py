@@ -13,6 +13,8 @@ from pipeline.errors import Conflict, Misuse, TryLater, TunelineError
 from pipeline.serving.asked import Full, NotServed
 
 INVALID = "invalid_request_error"
+_FIELDS = {"schema": "response_format", "text": "input"}
+"""Fields of an Ask that a request calls otherwise."""
 
 
 class Problem(Exception):
@@ -83,5 +85,6 @@ def _said(error: TunelineError) -> str:
 
 
 def _param(error: TunelineError) -> str | None:
-    """The field at fault, where the engine names one and not a place on disk."""
-    return error.where if error.where and error.where.replace("_", "").isalnum() else None
+    """The field of the request at fault, where the engine names one and not a place on disk."""
+    where = error.where or ""
+    return _FIELDS.get(where, where) if where.replace("_", "").isalnum() else None

@@ -25,7 +25,7 @@ from pipeline.params import ServeParams
 from pipeline.serving.http.guarded import Guard, GuardedProtocol
 
 _SPARE_FILES = 128
-_BACKLOG = 1024
+BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=params.timeouts.idle,  # type: ignore[arg-type]
             timeout_graceful_shutdown=params.timeouts.drain,  # type: ignore[arg-type]
             ssl_context_factory=(lambda *_: context) if context else None,
