@@ -36,7 +36,7 @@ class LimitParams(Section):
 class TimeoutParams(Section):
     header: Seconds = 5.0
     """From an open connection, or the first byte of a further request on it, to the end of the request's headers."""
-    body: Seconds = 10.0
+    body: Seconds = 8.0
     """From the end of the headers to the end of the body. header and body together bound how long a trickle can last."""
     idle: Seconds = 10.0
     """How long a connection may stay open between requests."""

@@ -187,10 +187,11 @@ def test_bombs_are_refused_unopened(desk: Running) -> None:
     assert desk.engine.counted == counted, "nothing was tokenised"
 
 
-def test_a_client_that_vanishes_frees_its_slot(desk: Running) -> None:
+@pytest.mark.parametrize("rounds", [4, pytest.param(84, marks=pytest.mark.slow)])
+def test_a_client_that_vanishes_frees_its_slot(desk: Running, rounds: int) -> None:
     for stream in (True, False):
         body = json.dumps(chat(max_tokens=512, stream=stream)).encode()
-        for _ in range(6):
+        for _ in range(rounds):
             leaving = [desk.socket(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body) for _ in range(6)]
             wait_until(lambda: desk.engine.running == 4)
             for connection in leaving:
