@@ -5,6 +5,7 @@ An engine (serving/asked.py has the protocol) takes an Ask and gives Pieces, eac
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,6 +40,11 @@ class Ask:
     schema: Mapping[str, Any] | None = None
     json_object: bool = False
     tools: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def drawn_by(self) -> int:
+        """The seed that is used: the one that was asked for, or one that the id gives."""
+        return self.seed if self.seed is not None else int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:6])
 
 
 @dataclass(frozen=True, slots=True)

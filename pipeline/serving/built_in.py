@@ -20,7 +20,7 @@ from pipeline.modeling.answering.sampling import Choice
 from pipeline.modeling.answering.together import Together, Voice
 from pipeline.modeling.answering.under_way import Row, Said
 from pipeline.params import ModelParams
-from pipeline.serving.tickets import Ticket, Waiting, seed_of
+from pipeline.serving.tickets import Ticket, Waiting
 from pipeline.serving.worker import Worker
 
 _INLINE = 4096
@@ -115,7 +115,7 @@ class BuiltIn:
             together.prompt_ids(voice, ask.messages, ask.prompt, ask.tools),
             chat=ask.messages is not None,
             most=ask.max_tokens,
-            choice=Choice(ask.temperature, ask.top_p, seed_of(ask)),
+            choice=Choice(ask.temperature, ask.top_p, ask.drawn_by),
             stop=ask.stop,
             logprobs=ask.logprobs,
             schema=ask.schema,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.domain.serving import Ask, Full
+from pipeline.domain.serving import Full
 from pipeline.errors import TryLater
 
 
@@ -152,8 +151,3 @@ def hand_out(made: Iterable[tuple[Ticket, Any, int]]) -> None:
 def _arrive(some: Sequence[tuple[Ticket, Any, int]]) -> None:
     for ticket, item, made in some:
         ticket.arrive(item, made)
-
-
-def seed_of(ask: Ask) -> int:
-    """The seed an answer is drawn by: the one that was asked for, or one that its id gives."""
-    return ask.seed if ask.seed is not None else int.from_bytes(hashlib.sha256(ask.id.encode()).digest()[:7])
