@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +73,7 @@ class SqlLedger:
     def head(self, model: str) -> tuple[int, str]:
         """Sequence and digest of a model's last event; (0, GENESIS) for none. Costs a millisecond: followers ask all the time."""
         seal = self._seal.read() if self._seal else None
-        found = (self._store.head(model) if self._exists() else None) or (0, GENESIS)
+        found = (self._store.head(model) if self._exists(seal) else None) or (0, GENESIS)
         sealed = seal.heads.get(model) if seal else None
         if sealed and (found[0] < sealed.sequence or (found[0] == sealed.sequence and found[1] != sealed.digest)):
             raise Tampered(f"the ledger of {model} ends before what was sealed", where=self.where, fix=RESTORE)
@@ -81,34 +81,33 @@ class SqlLedger:
 
     def holder(self, model: str, stage: str) -> str | None:
         """Who holds a stage, from the index; `verify` compares it with the events."""
-        self.head(model)
-        try:
-            turns = self._store.questions.turns(model, stage) if self._exists() else []
-        except Bare:
-            return holder_of(self.events(model), stage)
-        return turns[0].version if turns else None
+        with self._looking(model) as there:
+            try:
+                return self._store.questions.holder(model, stage) if there else None
+            except Bare:
+                return holder_of(self.events(model), stage)
 
     def reign(self, model: str, stage: str, when: datetime | None = None) -> Reign | None:
         """Who held a stage at an instant (default: now), since which event and until which, from the index."""
-        self.head(model)
-        try:
-            turns = self._store.questions.turns(model, stage, when=micros(when) if when else None) if self._exists() else []
-        except Bare:
-            return reign_at(self.events(model), stage, when)
-        if not turns or turns[0].version is None:
-            return None
-        rows = self._store.at(model, [turn.sequence for turn in turns])
+        with self._looking(model) as there:
+            try:
+                turns = self._store.questions.turns(model, stage, when=micros(when) if when else None) if there else []
+            except Bare:
+                return reign_at(self.events(model), stage, when)
+            if not turns or turns[0].version is None:
+                return None
+            rows = self._store.at(model, [turn.sequence for turn in turns])
         since, *until = (self._single(model, rows.get(turn.sequence), turn.sequence) for turn in turns)
         return Reign(version=turns[0].version, since=since, until=until[0] if until else None)
 
     def latest(self, model: str, stage: str | None = None, *, count: int) -> tuple[Event, ...]:
         """The last `count` events of a model, oldest first; of one stage, with those that end any stage's reigns."""
-        self.head(model)
-        try:
-            found = self._store.questions.latest(model, stage, count) if self._exists() else []
-        except Bare:
-            return latest_of(self.events(model), stage, count)
-        rows = self._store.at(model, found)
+        with self._looking(model) as there:
+            try:
+                found = self._store.questions.latest(model, stage, count) if there else []
+            except Bare:
+                return latest_of(self.events(model), stage, count)
+            rows = self._store.at(model, found)
         return tuple(self._single(model, rows.get(sequence), sequence) for sequence in found)
 
     def stages(self, model: str) -> tuple[str, ...]:
@@ -144,11 +143,11 @@ class SqlLedger:
         with self._alone():
             if not self._exists():
                 self._create()
-            heads, before = self._trusted_heads()
-            if self._store.bare():
-                self._add_index(heads)
-                before = None
             with self._store.held_open():
+                heads, before = self._trusted_heads()
+                if self._store.bare():
+                    self._add_index(heads)
+                    before = None
                 appended = self._insert(model, expected, content)
                 if self._seal:
                     later = Head(sequence=appended.sequence, digest=appended.digest)
@@ -183,6 +182,16 @@ class SqlLedger:
             if problems:
                 raise Tampered("\n".join(problems), where=self.where, fix=RESTORE)
             self._seal.write(heads_of(digests), settled=settled)
+
+    @contextmanager
+    def _looking(self, model: str) -> Iterator[bool]:
+        """One connection for a look at the index; whether there is a ledger. What was sealed must be there."""
+        if not self._exists():
+            yield False
+            return
+        with self._store.held_open():
+            self.head(model)
+            yield True
 
     def _since(self, model: str, known: _Read) -> _Read | None:
         """What is known, and what came after it; None when what is stored does not go on from there."""
@@ -323,10 +332,10 @@ class SqlLedger:
                 problems += [f"{self.where}: {line}" for line in wrong]
         return problems, digests
 
-    def _exists(self) -> bool:
+    def _exists(self, seal: Seal | None = None) -> bool:
         if self._store.exists():
             return True
-        if self._seal and (seal := self._seal.read()) and seal.heads:
+        if self._seal and (seal := seal or self._seal.read()) and seal.heads:
             raise Tampered("the ledger is gone, but its seal is there", where=self.where, fix=RESTORE)
         return False
 

@@ -21,11 +21,15 @@ class Questions:
 
     def before(self, model: str, sequence: int) -> tuple[int | None, dict[str, str | None]]:
         """counts_from of an event, and who held each stage once it had happened: what the next event's rows are made from."""
-        query = sa.select(index.c.counts_from).where(index.c.model == model, index.c.sequence == sequence)
         with self._indexed() as connection:
-            counts: int | None = connection.execute(query).scalar()
+            counts: int | None = connection.execute(_COUNTS, {"of": model, "at": sequence}).scalar()
             held = {stage: _held(connection, model, stage, sequence) for stage in _stages(connection, model)}
         return counts, held
+
+    def holder(self, model: str, stage: str) -> str | None:
+        """Who holds a stage now."""
+        with self._indexed() as connection:
+            return _held(connection, model, stage, _LAST)
 
     def turns(self, model: str, stage: str, *, when: int | None = None) -> list[HolderRow]:
         """Whose turn it is, now or at an instant (microseconds), and the turn after it, if any. Empty before the first."""
@@ -79,19 +83,31 @@ class Questions:
             return {str(model) for models in named for model in models}
 
 
+_LAST = 2**62
+_OF, _AT, _UPTO = (
+    index.c.model == sa.bindparam("of"),
+    index.c.sequence == sa.bindparam("at"),
+    holders.c.sequence <= sa.bindparam("at"),
+)
+_COUNTS = sa.select(index.c.counts_from).where(_OF, _AT)
+_TURN = holders.c.model == sa.bindparam("of")
+_FIRST_STAGE = sa.select(sa.func.min(holders.c.stage)).where(_TURN)
+_NEXT_STAGE = _FIRST_STAGE.where(holders.c.stage > sa.bindparam("after"))
+_HELD = sa.select(holders.c.version).where(_TURN, holders.c.stage == sa.bindparam("stage"), _UPTO)
+_HELD = _HELD.order_by(holders.c.sequence.desc()).limit(1)
+
+
 def _stages(connection: sa.Connection, model: str) -> tuple[str, ...]:
     """A stage has one name and many turns: each next name is looked up, rather than all turns read."""
     found = list[str]()
     while True:
-        query = sa.select(sa.func.min(holders.c.stage)).where(holders.c.model == model)
-        name = connection.execute(query.where(holders.c.stage > found[-1]) if found else query).scalar()
+        asked = {"of": model, "after": found[-1]} if found else {"of": model}
+        name = connection.execute(_NEXT_STAGE if found else _FIRST_STAGE, asked).scalar()
         if name is None:
             return tuple(found)
         found.append(name)
 
 
 def _held(connection: sa.Connection, model: str, stage: str, sequence: int) -> str | None:
-    query = sa.select(holders.c.version).where(holders.c.model == model, holders.c.stage == stage)
-    query = query.where(holders.c.sequence <= sequence).order_by(holders.c.sequence.desc()).limit(1)
-    found: str | None = connection.execute(query).scalar()
+    found: str | None = connection.execute(_HELD, {"of": model, "stage": stage, "at": sequence}).scalar()
     return found

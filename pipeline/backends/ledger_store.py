@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,9 @@ _events = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
 )
 _schema = sa.Table("schema_version", _tables, sa.Column("version", sa.Text, primary_key=True))
+_SCHEMA = sa.select(_schema.c.version)
+_HEAD = sa.select(_events.c.sequence, _events.c.digest).where(_events.c.model == sa.bindparam("of"))
+_HEAD = _HEAD.order_by(_events.c.sequence.desc()).limit(1)
 _columns = (_events.c.model, _events.c.sequence, _events.c.digest, _events.c.body)
 
 
@@ -58,6 +62,12 @@ class Bare(Exception):
     """The ledger has no index yet."""
 
 
+class _Mine(threading.local):
+    """The connection that a thread holds open."""
+
+    connection: sa.Connection | None = None
+
+
 class EventStore:
     """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a locked database.
 
@@ -76,6 +86,7 @@ class EventStore:
             else sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args={"connect_timeout": 10})
         )
         self._there = False
+        self._mine = _Mine()
         self.questions = Questions(self._indexed)
 
     def exists(self) -> bool:
@@ -102,7 +113,7 @@ class EventStore:
 
     def add_index(self, rows: Iterable[tuple[list[IndexRow], list[HolderRow]]]) -> None:
         """Give a bare ledger its index, in one transaction; nothing where it has one by now."""
-        with self._translated(), self._writing() as connection:
+        with self._translated(), self._transaction(write=True) as connection:
             if self.path is None:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
             if self._check_schema(connection) != BARE:
@@ -137,9 +148,8 @@ class EventStore:
 
     def head(self, model: str) -> tuple[int, str] | None:
         """Sequence and digest of the last row."""
-        query = sa.select(_events.c.sequence, _events.c.digest).where(_events.c.model == model)
         with self._reading() as connection:
-            row = connection.execute(query.order_by(_events.c.sequence.desc()).limit(1)).first()
+            row = connection.execute(_HEAD, {"of": model}).first()
             return (int(row[0]), str(row[1])) if row else None
 
     def models(self) -> tuple[str, ...]:
@@ -149,7 +159,7 @@ class EventStore:
     def insert(self, row: Row, derived: Derived | None = None, signature: str | None = None) -> None:
         """Store a row, and what belongs beside it, in one transaction. Raises Taken, changing nothing, if its place is."""
         try:
-            with self._translated(), self._writing() as connection:
+            with self._translated(), self._transaction(write=True) as connection:
                 self._check_schema(connection)
                 connection.execute(sa.insert(_events), row._asdict())
                 if derived is not None:
@@ -172,29 +182,31 @@ class EventStore:
 
     def bare(self) -> bool:
         """Whether there is no index yet."""
-        with self._translated(), self._engine.begin() as connection:
+        with self._translated(), self._transaction() as connection:
             return self._check_schema(connection) == BARE
 
     @contextmanager
     def held_open(self) -> Iterator[None]:
-        """Keep SQLite from moving its write-ahead log into the file by itself when a connection closes."""
-        if self.path is None:
+        """Let all that this thread does in the block use one connection to SQLite: it need not be opened again and again, and
+        SQLite moves its write-ahead log into the file by itself when the last one closes."""
+        if self.path is None or self._mine.connection is not None:
             yield
             return
         with self._translated():
-            raw = self._engine.raw_connection()
+            held = self._engine.connect()
         try:
-            raw.cursor().execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
+            self._mine.connection = held
             yield
         finally:
-            raw.close()
+            self._mine.connection = None
+            held.close()
 
     def settle(self) -> bool:
         """Move what waits in SQLite's write-ahead log into the file. False when a reader or other checkpoint was in the way."""
         if self.path is None:
             return True
         with self._translated():
-            busy = _pragma(self._engine, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
+            busy = _pragma(self._mine.connection or self._engine, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
         return not busy
 
     def _create_tables(self, engine: sa.Engine) -> None:
@@ -207,25 +219,30 @@ class EventStore:
                 connection.execute(sa.insert(_schema), {"version": SCHEMA})
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with self._engine.execution_options(tuneline_write=True).begin() as connection:
-            yield connection
+    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+        held = self._mine.connection
+        if held is None:
+            with self._engine.connect() as opened, opened.execution_options(tuneline_write=write).begin():
+                yield opened
+        else:
+            with held.execution_options(tuneline_write=write).begin():
+                yield held
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with self._translated(), self._engine.begin() as connection:
+        with self._translated(), self._transaction() as connection:
             self._check_schema(connection)
             yield connection
 
     @contextmanager
     def _indexed(self) -> Iterator[sa.Connection]:
-        with self._translated(), self._engine.begin() as connection:
+        with self._translated(), self._transaction() as connection:
             if self._check_schema(connection) == BARE:
                 raise Bare
             yield connection
 
     def _check_schema(self, connection: sa.Connection) -> str:
-        found = list(connection.execute(sa.select(_schema.c.version)).scalars())
+        found = list(connection.execute(_SCHEMA).scalars())
         if found in ([BARE], [SCHEMA]):
             return str(found[0])
         raise Broken(
@@ -287,13 +304,14 @@ def _sqlite_engine(url: sa.URL, patience: float) -> sa.Engine:
     return engine
 
 
-def _pragma(engine: sa.Engine, statement: str) -> Any:
+def _pragma(through: sa.Engine | sa.Connection, statement: str) -> Any:
     """Run a pragma outside any transaction and return its first row."""
-    raw = engine.raw_connection()
+    raw = through.raw_connection() if isinstance(through, sa.Engine) else through.connection
     try:
         cursor = raw.cursor()
         row = cursor.execute(statement).fetchone()
         cursor.close()
         return row
     finally:
-        raw.close()
+        if isinstance(through, sa.Engine):
+            raw.close()
