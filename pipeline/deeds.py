@@ -102,7 +102,7 @@ def replay_curves(workspace: Workspace, tracker: Tracker) -> None:
 def settle(world: World, kept: KeptRun, params: Params, run_id: str, *, dirty: bool) -> ModelVersion | None:
     """Push a kept run's data and, if the gate passed it, register it. Safe to repeat, so a killed run is finished by the next."""
     from pipeline.backends.dvc import DvcStore
-    from pipeline.backends.mlflow import log_released_model
+    from pipeline.backends.mlflow_models import log_released_model
     from pipeline.backends.run_folder import open_kept
     from pipeline.serving.released_shape import MODEL_FILE, signature
     from pipeline.serving.released_shape import settings as model_settings
@@ -252,7 +252,7 @@ def _roles(world: World) -> dict[str, frozenset[str]] | None:
 
 def ask_release(world: World, params: Params, stage: str, text: str) -> dict[str, Any]:
     """Load what holds a stage, strictly, and let it answer once."""
-    from pipeline.backends.mlflow import answer_once
+    from pipeline.backends.mlflow_models import answer_once
 
     model = params.model.name
     version = world.ledger.holder(model, stage)

@@ -135,51 +135,6 @@ def tracked_run(client: Any, experiment: str, key: str, tags: Mapping[str, str])
     client.set_terminated(tracker.run_id, "FINISHED")
 
 
-def log_released_model(
-    run_id: str,
-    *,
-    adapter: Path,
-    code: Path,
-    package: Path,
-    settings: Mapping[str, Any],
-    signature: Any,
-    metadata: Mapping[str, str],
-) -> str:
-    """Log the adapter as a pyfunc model of a run and return its `models:/m-…` URI; a run that has one keeps it.
-
-    code: the models-from-code file. package: our own package, shipped with the model so that it loads without Tuneline.
-    settings: its model_config, which `mlflow.pyfunc.load_model(uri, model_config={…})` overrides key by key.
-    """
-    import mlflow
-
-    client = mlflow.MlflowClient()
-    run = client.get_run(run_id)
-    if run.outputs and run.outputs.model_outputs:
-        return f"models:/{run.outputs.model_outputs[0].model_id}"
-    with mlflow.start_run(run_id=run_id, log_system_metrics=False):
-        info = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(code),
-            artifacts={"adapter": str(adapter)},
-            code_paths=[str(package)],
-            model_config=dict(settings),
-            signature=signature,
-            pip_requirements=_requirements(),
-            metadata=dict(metadata),
-        )
-    return str(info.model_uri)
-
-
-def answer_once(name: str, version: str, row: Mapping[str, str], *, root: Path) -> dict[str, Any]:
-    """Load a registered version as any MLflow user would, and let it answer one row. root: where a relative base starts."""
-    import mlflow
-    import pandas
-
-    released = mlflow.pyfunc.load_model(f"models:/{name}/{version}", model_config={"root": str(root)})
-    answers: list[dict[str, Any]] = released.predict(pandas.DataFrame([dict(row)])).to_dict("records")
-    return answers[0]
-
-
 class MlflowRegistry:
     """Registered models. Implements ports.Registry."""
 
@@ -311,9 +266,3 @@ def _local(uri: str, what: str) -> Path:
     if not folder.is_dir():
         raise Broken(f"the files of {what} are gone", where=str(folder), fix="restore them from a backup; roll back until then")
     return folder
-
-
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    return [f"{name}=={version(name).split('+')[0]}" for name in ("torch", "transformers", "peft", "mlflow", "pydantic")]

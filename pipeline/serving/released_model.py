@@ -8,6 +8,7 @@ made by the same code that evaluation measured.
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from pipeline.domain.data import Task, messages_to_input
-from pipeline.errors import BadInput
+# In a released model this file lies beside code/, whose zip is the package as it was when the model was made.
+SHIPPED = Path(__file__).with_name("code") / "pipeline.zip"
+if SHIPPED.is_file() and "pipeline" not in sys.modules:
+    sys.path.insert(0, str(SHIPPED))
+
+from pipeline.domain.data import Task, messages_to_input  # noqa: E402
+from pipeline.errors import BadInput  # noqa: E402
 
 # MLflow asks for type hints to draw a signature from; ours depends on the task and is given when logging (released_shape.py).
 warnings.filterwarnings("ignore", message=r".*Add type hints to the `predict` method")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from release_world import MODEL, STAGES, Candidate, World
 
+import pipeline
+from pipeline.backends.mlflow_models import packed
 from pipeline.domain.release import ModelVersion
 from pipeline.steps import audit
 from pipeline.steps.reconcile import reconcile
@@ -91,3 +95,14 @@ def test_an_interrupted_run_whose_params_were_changed_is_left_to_itself(tmp_path
     with tracked_run(client, MODEL, "desk-0001", {}) as again:
         pass
     assert again.run_id == other.run_id
+
+
+def test_the_package_is_one_zip_of_the_same_bytes_that_python_imports_from(tmp_path: Path) -> None:
+    package = Path(pipeline.__file__).parent
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    made = packed(package, tmp_path / "a")
+    assert made.read_bytes() == packed(package, tmp_path / "b").read_bytes()
+    script = f"import sys; sys.path.insert(0, {str(made)!r}); import pipeline.domain.release as r; print(r.__file__)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(str(made))
