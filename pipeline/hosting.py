@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.serving.asked import Engine
     from pipeline.serving.http.keys import KeyFile
     from pipeline.serving.http.server import Server, Tls
+    from pipeline.serving.making import Maker
 
 LOG = logging.getLogger("tuneline.serve")
 
@@ -107,15 +108,13 @@ def open_server(world: World, params: Params, *, host: str | None = None, port: 
 
 def make_engine(world: World, params: Params) -> Engine:
     """What answers, following the ledger of the project."""
-    from pipeline.serving.engine import ReleaseEngine, built_in
+    from pipeline.serving.engine import ReleaseEngine
     from pipeline.serving.traffic import TrafficFile
 
-    workspace = Workspace(world.project.root)
-    maker = built_in(lambda: find_base(world, workspace, params), params.model, params.serve)
     return ReleaseEngine(
         params.model.name,
         params.serve,
-        maker=maker,
+        maker=_maker(world, params),
         ledger=world.ledger,
         registry=world.registry,
         traffic=TrafficFile(world.project.serving / "traffic.db"),
@@ -167,6 +166,22 @@ def speak() -> None:
 def _shown(record: Any) -> Mapping[str, Any]:
     shown: Mapping[str, Any] = record.model_dump(mode="json", exclude_none=True)
     return shown
+
+
+def _maker(world: World, params: Params) -> Maker:
+    """What makes the answers: this process, or a vLLM server."""
+    workspace, serve = Workspace(world.project.root), params.serve
+
+    def base() -> Path:
+        return find_base(world, workspace, params)
+
+    if serve.engine == "vllm":
+        from pipeline.backends.vllm import VllmMaker
+
+        return VllmMaker(world.settings.vllm_url, world.settings.vllm_key, base, params.model, most=serve.batch + serve.queue)
+    from pipeline.serving.engine import built_in
+
+    return built_in(base, params.model, serve)
 
 
 def _check_signature(version: ModelVersion, folder: Path) -> None:
