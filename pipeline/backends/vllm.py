@@ -116,10 +116,10 @@ class VllmMaker:
 
     async def answer(self, handle: _Lent, ask: Ask, release: Release) -> AsyncGenerator[Piece, None]:
         self._check_room()
-        ids = await asyncio.to_thread(self._ids, handle, ask)
-        most = self._room(ids, ask.max_tokens)
-        self._running += 1
+        self._running += 1  # before anything is awaited: the bound is one
         try:
+            ids = await asyncio.to_thread(self._ids, handle, ask)
+            most = self._room(ids, ask.max_tokens)
             body = body_of(ask, ids, most, ends=handle.chat_ends if ask.messages is not None else handle.ends)
             made, finished = 0, False
             async with self._stream(handle, body) as lines, aclosing(lines):

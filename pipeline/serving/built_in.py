@@ -31,13 +31,14 @@ class BuiltIn:
     """base: finds the base's folder, when it is started. rows: answers under way at once; queue: how many more may wait."""
 
     def __init__(
-        self, base: Callable[[], Path], model: ModelParams, *, rows: int = 8, queue: int = 64, prefix_tokens: int = 16384
+        self, base: Callable[[], Path], model: ModelParams, *, rows: int = 8, queue: int = 64, prefix_tokens: int = 4096
     ) -> None:
         self._base, self._model, self._prefix_tokens = base, model, prefix_tokens
         self._waiting = Waiting(rows=rows, queue=queue)
         self._together: Together | None = None
         self._worker: Worker | None = None
         self._starting = threading.Lock()
+        self._closed = False
 
     def start(self) -> None:
         with self._starting:
@@ -45,9 +46,12 @@ class BuiltIn:
                 self._together = Together(self._base(), self._model, prefix_tokens=self._prefix_tokens)
                 self._worker = Worker(self._together, self._waiting)
                 self._worker.start()
+            elif not self._worker.alive and not self._closed:
+                raise Broken("the thread that owns the models has ended", fix="start the server anew; the log says why")
 
     def close(self) -> None:
         with self._starting:
+            self._closed = True
             self._waiting.close()
             if self._worker is not None:
                 self._worker.join()
@@ -55,7 +59,10 @@ class BuiltIn:
     def load(self, name: str, folder: Path, files: tuple[FileDigest, ...]) -> Voice:
         together = self._ready()
         admitted = together.judge(folder, files)
-        voice: Voice = self._do(lambda: together.put(admitted, files)).result()
+        if admitted.handshake.shares_base:
+            voice: Voice = self._do(lambda: together.put(admitted, files)).result()
+        else:  # it brings a model of its own, which may take minutes and is nobody else's matter
+            voice = together.put(admitted, files)
         try:
             self._do(lambda: _warm(together, voice)).result()
         except BaseException:

@@ -15,29 +15,28 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.domain.release import ModelVersion
-from pipeline.domain.serving import Ask, Full, Health, Labelled, NotServed, Piece, Release, Role
+from pipeline.domain.serving import Ask, Health, Labelled, NotServed, Piece, Release, Role
 from pipeline.errors import Misuse, TryLater
 from pipeline.evaluation.metrics.refusals import refuses
 from pipeline.params.serve import ServeParams
 from pipeline.ports import Ledger, Registry
 from pipeline.serving.alarms import Alarms
 from pipeline.serving.following import Follower, Stages
+from pipeline.serving.guarding import Breach, CanaryGuard
 from pipeline.serving.hot import Loaded
 from pipeline.serving.ledger_view import LedgerView
 from pipeline.serving.making import Maker
 from pipeline.serving.routing import of_share
+from pipeline.serving.shadowing import Shadowing
 from pipeline.serving.traffic import TrafficFile
-from pipeline.serving.watching import Outcome, Watch
+from pipeline.serving.watching import Outcome
 
 log = logging.getLogger(__name__)
-
-Breach = Callable[[str, str, str], None]
-"""Called in a thread with version, stage and a sentence, when a canary breaks its objectives and is to be rolled back."""
 
 _REMEMBERED = 10_000
 """Answers that feedback can still be given to."""
@@ -78,7 +77,6 @@ class ReleaseEngine:
         roll_back: Breach | None = None,
     ) -> None:
         self._model, self._params, self._maker, self._traffic = model, params, maker, traffic
-        self._roll_back = roll_back
         self._alarms = Alarms()
         canary, shadow = params.canary, params.shadow
         self._follower = Follower(
@@ -95,9 +93,9 @@ class ReleaseEngine:
         self._thread: threading.Thread | None = None
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._watches: dict[str, Watch] = {}
         self._answers: OrderedDict[str, Release] = OrderedDict()
-        self._shadows: set[asyncio.Task[None]] = set()
+        self._guard = CanaryGuard(params.slo, canary.stage, self._follower, self._alarms, roll_back)
+        self._shadowing = Shadowing(params.shadow.share, self._follower, maker, self._alarms, self._count)
 
     def start(self) -> None:
         if self._thread is None:
@@ -120,7 +118,7 @@ class ReleaseEngine:
             async with aclosing(self._maker.answer(loaded.handle, ask, release)) as pieces:
                 async for piece in pieces:
                     if not told.tokens and release.role != "pinned":
-                        self._shadow(ask, release)
+                        self._shadowing.begin(ask, release, self._add_traffic)
                     told.tokens = piece.answer_tokens
                     told.text.append(piece.text)
                     told.finished = piece.finish is not None
@@ -169,7 +167,7 @@ class ReleaseEngine:
             counts = dict(self._counts)
         swaps = self._follower.swaps
         return Health(
-            ready=self._follower.routes.production is not None and not self._ending.is_set(),
+            ready=self._follower.able and self._follower.routes.production is not None and not self._ending.is_set(),
             releases=self.releases(),
             waiting=waiting,
             running=running,
@@ -185,7 +183,7 @@ class ReleaseEngine:
             raise NotServed("there is no such answer here, or it is too long ago", where=ask_id[:100])
         self._count(**{"feedback_good" if good else "feedback_bad": 1})
         if release.role == "canary":
-            self._judge(release, self._watch(release).heard(good))
+            self._count(canaries_stopped=self._guard.heard(release, good))
 
     def count(self, ask: Ask) -> int:
         loaded = self._follower.hot.find(ask.release) if ask.release is not None else None
@@ -227,12 +225,15 @@ class ReleaseEngine:
             self._answers[ask.id] = release
             while len(self._answers) > _REMEMBERED:
                 self._answers.popitem(last=False)
-        if self._traffic is not None and release.role != "pinned":
-            self._traffic.add(self._model, release.version)
+        self._add_traffic(release)
         if release.role == "canary":
             refused = not text.strip() or (ask.text is None and refuses(text))
             seconds = time.monotonic() - told.began
-            self._judge(release, self._watch(release).note(Outcome(False, seconds, refused)))
+            self._count(canaries_stopped=self._guard.note(release, Outcome(False, seconds, refused)))
+
+    def _add_traffic(self, release: Release) -> None:
+        if self._traffic is not None and release.role != "pinned":
+            self._traffic.add(self._model, release.version)
 
     def _went_wrong(self, told: _Told, error: Exception) -> None:
         """No answer, or half of one. What was wrong with the ask, or with the load, is no fault of the release."""
@@ -243,63 +244,7 @@ class ReleaseEngine:
             log.error("%s failed: %s", told.release.name, error)
             if told.release.role == "canary":
                 outcome = Outcome(True, time.monotonic() - told.began)
-                self._judge(told.release, self._watch(told.release).note(outcome))
-
-    def _watch(self, release: Release) -> Watch:
-        with self._lock:
-            if release.digest not in self._watches:
-                self._watches = {release.digest: Watch(self._params.slo)}
-            return self._watches[release.digest]
-
-    def _judge(self, release: Release, broken: str | None) -> None:
-        """Stop a canary that breaks its objectives, once; have its stage rolled back where params say so."""
-        if broken is None or not self._follower.stop("canary", release.version):
-            return
-        sentence = f"the canary {release.name} was stopped: {broken}"
-        self._alarms.set(f"canary {release.version}", sentence)
-        self._count(canaries_stopped=1)
-        if self._params.slo.then == "roll_back" and self._roll_back is not None:
-            threading.Thread(target=self._rolled_back, args=(release.version, sentence), daemon=True).start()
-
-    def _rolled_back(self, version: str, sentence: str) -> None:
-        assert self._roll_back is not None
-        try:
-            self._roll_back(version, self._params.canary.stage, sentence)
-        except Exception as error:
-            self._alarms.set(f"roll back {version}", f"{self._params.canary.stage} could not be rolled back: {error}")
-
-    def _shadow(self, ask: Ask, answered_by: Release) -> None:
-        """Have the shadow answer too, if it is its share and the machine has room to spare."""
-        loaded = self._follower.routes.shadow
-        if loaded is None or loaded.release.version == answered_by.version:
-            return
-        if not of_share("shadow", ask.id, self._params.shadow.share):
-            return
-        waiting, _ = self._maker.load_now()
-        if waiting or not self._follower.hot.hold(loaded):
-            self._count(shadow_skipped=1)
-            return
-        task = asyncio.get_running_loop().create_task(self._unheard(replace(ask, id=f"{ask.id}/shadow"), loaded))
-        self._shadows.add(task)
-        task.add_done_callback(self._shadows.discard)
-
-    async def _unheard(self, ask: Ask, loaded: Loaded) -> None:
-        release = loaded.named("shadow")
-        told = _Told(release)
-        try:
-            async with aclosing(self._maker.answer(loaded.handle, ask, release)) as pieces:
-                async for piece in pieces:
-                    told.tokens = piece.answer_tokens
-            self._count(answered_shadow=1, shadow_tokens=told.tokens)
-            if self._traffic is not None:
-                self._traffic.add(self._model, release.version)
-        except Full:
-            self._count(shadow_skipped=1)
-        except Exception as error:
-            self._count(shadow_failed=1)
-            self._alarms.set("shadow answers", f"the shadow {release.name} failed: {error}")
-        finally:
-            self._follower.hot.let_go(loaded)
+                self._count(canaries_stopped=self._guard.note(told.release, outcome))
 
     def _count(self, **more: int) -> None:
         with self._lock:
@@ -308,7 +253,13 @@ class ReleaseEngine:
     def _follow(self) -> None:
         flushed = time.monotonic()
         while not self._ending.wait(self._params.poll_seconds):
-            self._follower.look()
+            try:
+                self._follower.look()
+            except Exception:
+                log.exception("the ledger could not be followed")
+                self._alarms.set("following", "the ledger cannot be followed: an error of ours, see the log")
+            else:
+                self._alarms.clear("following")
             if time.monotonic() - flushed >= _FLUSH:
                 self._flush()
                 flushed = time.monotonic()

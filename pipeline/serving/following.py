@@ -68,6 +68,7 @@ class Follower:
         self.routes = Routes()
         self.hot = Hot(hot)
         self.swaps: list[Swap] = []
+        self.able = False  # whether anything can be loaded and asked
         self._model, self._stages, self._maker = model, stages, maker
         self._view, self._registry, self._verify, self._alarms = view, registry, verify, alarms
         self._retry = retry
@@ -83,8 +84,10 @@ class Follower:
         noticed = time.monotonic()
         try:
             self._maker.start()
+            self.able = True
             self._alarms.clear("start")
         except Exception as error:
+            self.able = False
             self._alarms.set("start", f"nothing can be loaded: {_sentence(error)}")
             return
         try:
@@ -221,7 +224,7 @@ class Follower:
         for loaded in self.hot.gone():
             try:
                 self._maker.unload(loaded.handle)
-            except TunelineError as error:
+            except Exception as error:
                 log.warning("%s could not be unloaded: %s", loaded.release.name, error)
 
     def _keep(self) -> set[str]:

@@ -33,6 +33,10 @@ class Worker:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def join(self) -> None:
         """Wait until it has ended; the queue must be closed."""
         if self._thread.is_alive():
@@ -58,13 +62,13 @@ class Worker:
             self._stop()
 
     def _round(self) -> None:
-        while self._deeds:
-            _carry_out(*self._deeds.popleft())
-        lanes = [lane for lane in self._together.lanes if lane.rows]
-        for lane in lanes:
+        # Rows that nobody waits for go first: one of the deeds may be to take their adapter off.
+        for lane in self._together.lanes:
             for row in [row for row in lane.rows if row.tag.cancelled]:
                 lane.leave(row)
-        under_way = sum(len(lane.rows) for lane in lanes)
+        while self._deeds:
+            _carry_out(*self._deeds.popleft())
+        under_way = sum(len(lane.rows) for lane in self._together.lanes)
         coming = [ticket for ticket in self._waiting.take(under_way) if not ticket.cancelled]
         if not coming and not under_way:
             self._waiting.wait(0.5)

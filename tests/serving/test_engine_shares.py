@@ -146,7 +146,7 @@ def test_a_shadow_answers_unheard_and_is_counted(world, two, running, tmp_path):
 
     async def some():
         told = [await heard(engine, ask(f"a{n}")) for n in range(6)]
-        while engine._shadows:
+        while engine._shadowing.under_way:
             await asyncio.sleep(0.01)
         return told
 

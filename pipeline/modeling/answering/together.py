@@ -2,7 +2,7 @@
 
 What is admitted, how a prompt is read and which tokens end an answer is as in generate.py, so that what is served is what was
 measured; here rows come and go between tokens. Only one thread may use models (put, take_off, join, step, label); the rest
-may be called from any.
+may be called from any, put too for what has a model of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Voice:
 class Together:
     """path: the base's folder; model: what params say of it. prefix_tokens: how much of prompts that were read is kept."""
 
-    def __init__(self, path: Path, model: ModelParams, *, prefix_tokens: int = 16384) -> None:
+    def __init__(self, path: Path, model: ModelParams, *, prefix_tokens: int = 4096) -> None:
         self.params = model
         self.tokenizer = load_tokenizer(path)
         self.ref = base_ref(model, path, None)
@@ -86,9 +86,10 @@ class Together:
         digest = digest_value([file.model_dump(mode="json") for file in files or describe_files(admitted.folder)])
         try:
             model = self._carriers.put(admitted, name)
-        finally:  # a refused one may have switched the others off, or added layers
-            for others in self._adapters.values():
-                others.renew()
+        finally:
+            if said.shares_base:  # a refused one may have switched the others off, or added layers
+                for others in self._adapters.values():
+                    others.renew()
         adapters: RowAdapters | None = None
         if said.shares_base:
             if id(model) not in self._adapters:
