@@ -35,6 +35,8 @@ help:
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (a quarter of an hour)"
+	@echo "make drill-swap  a hundred promotions and rollbacks under 20,000 streamed requests: none lost, none by another (minutes)"
+	@echo "make bench-serve serving beside a plain FastAPI app; how soon a swap shows (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
 
 install: $(VENV)/.installed
@@ -118,6 +120,13 @@ drill-schedule: install
 drill-gate: install
 	@# Two desks, a process each: candidates of one desk share what was trained.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup tests/drills/test_drill_gate.py
+
+.PHONY: drill-swap bench-serve
+drill-swap: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_swap.py
+
+bench-serve: install
+	$(BIN)/python bench/serve.py
 
 doctor: install
 	$(BIN)/tuneline doctor
