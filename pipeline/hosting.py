@@ -65,7 +65,9 @@ class Hosted:
         try:
             self.server.run(self.bound)
         finally:
+            LOG.info("nobody is answered any more")
             self.engine.close()
+            LOG.info("ended")
 
 
 def open_server(world: World, params: Params, *, host: str | None = None, port: int | None = None) -> Hosted:

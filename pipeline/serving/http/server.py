@@ -24,6 +24,7 @@ from pipeline.errors import Misuse
 from pipeline.params import ServeParams
 from pipeline.serving.http.guarded import Guard, GuardedProtocol
 
+LOG = logging.getLogger("tuneline.serve")
 _SPARE_FILES = 128
 BACKLOG = 1024
 
@@ -130,6 +131,10 @@ class _Quiet(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        LOG.info("told to end: nothing more is accepted, what is under way is finished")
+        await super().shutdown(sockets)
 
 
 class _TlsLoop(asyncio.SelectorEventLoop):
