@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate doctor clean
+.PHONY: drill-race drill-kill-release bench-release help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips bench-audit doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -34,6 +34,8 @@ help:
 	@echo "make drill-memory  a capped process that would have died ends with the same curve (minutes)"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
+	@echo "make drill-flips  every flipped byte of a release, every other harm to it and to its ledger, is found and named (minutes)"
+	@echo "make bench-audit  audit verify beside sha256sum on the same files (minutes)"
 	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (a quarter of an hour)"
 	@echo "make drill-swap  a hundred promotions and rollbacks under 20,000 streamed requests: none lost, none by another (minutes)"
 	@echo "make bench-serve serving beside a plain FastAPI app; how soon a swap shows (minutes)"
@@ -108,6 +110,9 @@ bench-evaluate: install
 	$(BIN)/python -m pip install --quiet -c infra/constraints.txt --editable ".[dev,bench]"
 	OMP_NUM_THREADS=1 $(BIN)/python bench/evaluate.py --data $(DATA) --models $(MODELS)
 
+bench-audit: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/audit.py
+
 drill-kill: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_kill.py tests/drills/test_drill_kill_stages.py
 
@@ -117,9 +122,21 @@ drill-memory: install
 drill-schedule: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_schedule.py
 
+drill-flips: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_flips.py
+
 drill-gate: install
 	@# Two desks, a process each: candidates of one desk share what was trained.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup tests/drills/test_drill_gate.py
+
+drill-race: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_race.py
+
+drill-kill-release: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_kill_release.py
+
+bench-release: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/release.py
 
 .PHONY: drill-swap bench-serve
 drill-swap: install

@@ -107,7 +107,7 @@ class SqlLedger:
                 found = self._store.questions.latest(model, stage, count) if there else []
             except Bare:
                 return latest_of(self.events(model), stage, count)
-            rows = self._store.at(model, found)
+            rows = self._store.at(model, found) if found else {}
         return tuple(self._single(model, rows.get(sequence), sequence) for sequence in found)
 
     def stages(self, model: str) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def index_problems(questions: Questions, chains: Mapping[str, Sequence[Event]], 
                 break
         for turn, kept in zip_longest(right_turns, turns):
             if turn != kept:
-                one = turn or kept
+                one = min((row for row in (turn, kept) if row), key=lambda row: (row.sequence, row.stage))
                 yield f"{place}: the index of who holds {one.stage} of {model} is wrong at event {one.sequence}"
                 break
         kept_for, signed = questions.signatures(model).keys(), {e.sequence for e in events if e.signer}

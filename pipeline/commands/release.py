@@ -83,7 +83,7 @@ def releases(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
 
 def history(
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
-    last: Annotated[int, typer.Option(min=1, help="Only so many, the newest.")] = 1000,
+    last: Annotated[int, typer.Option(min=1, help="Only so many, the newest.")] = 200,
     params: ParamsFile = DEFAULT_PARAMS,
     json: Json = False,
 ) -> None:

@@ -6,6 +6,7 @@ Promotion pushes onto a stage's stack and rollback pops it, so a second rollback
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from typing import ClassVar, Self
 from pydantic import AwareDatetime, model_validator
 
 from pipeline.domain.record import FileDigest, Record, Value, canonical_json, digest_bytes
-from pipeline.errors import Misuse
+from pipeline.errors import Broken, Misuse, Tampered
 
 GENESIS = "0" * 64
 """What the first event of a model names as the event before it."""
@@ -113,6 +114,19 @@ class Event(Record):
         if self.signer is None:
             del said["signer"]
         return canonical_json(said) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "record", digest: str | None = None) -> Self:
+        """As every record's, in one pass: ledgers are long, and all that is in an event is plain."""
+        if digest is not None and digest_bytes(text.encode()) != digest:
+            raise Tampered(f"the event does not have the digest {digest[:12]} it was filed under", where=where)
+        try:
+            said = json.loads(text)
+            if not isinstance(said, dict) or said.pop("kind", None) != cls.kind:
+                raise Broken("this is not an event record", where=where)
+            return cls.model_validate(said)
+        except (ValueError, RecursionError) as error:
+            raise Broken(f"the event record cannot be read: {error}", where=where) from error
 
     @model_validator(mode="after")
     def _check_record(self) -> Self:

@@ -75,8 +75,10 @@ def _decided_on_something_else(events: Sequence[Event]) -> Iterator[str]:
         if event.event is EventKind.ROLLED_BACK:
             if event.version not in held[:-1]:
                 yield f"event {event.sequence} goes back to {event.version}, which {event.stage} had not held before"
-                held.append(event.version)
-            while held[-1] != event.version or (len(held) > 1 and event.version == event.leaves):
+                held[:] = [event.version]
+                continue
+            held.pop()
+            while held[-1] != event.version:
                 held.pop()
         else:
             if held and held[-1] == event.version:

@@ -177,6 +177,7 @@ class DecidesOnce(SqlLedger):
     """Meets a conflict by trying again at the new end, without deciding anew."""
 
     def append(self, model: str, event: Any, *, expected: int, **words: Any) -> Event:
+        time.sleep(0.05)
         while True:
             try:
                 return super().append(model, event, expected=expected, **words)
