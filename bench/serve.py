@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    load = Load(12, 4, 8) if given.quick else Load(160, 16, 48)
+    load = Load(12, 4, 8) if given.quick else Load(96, 16, 32)
     rounds, told = (1 if given.quick else 3), {}
     with tempfile.TemporaryDirectory() as home:
         sides = {}
