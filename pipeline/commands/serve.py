@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
+from json import dumps
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world, show
+from pipeline.commands.options import DEFAULT_PARAMS, Json, ParamsFile, open_world
 
 
 def serve(
@@ -27,11 +27,11 @@ def serve(
     health = hosted.engine.health()
     release = next((one.name for one in health.releases if one.role == "production"), None)
     said = {"url": hosted.url, "pid": os.getpid(), "model": loaded.model.name, "release": release, "alarms": list(health.alarms)}
-    show(said, json, _lines)
-    sys.stdout.flush()
+    # One line in either form: who started this reads until its end, while the server runs on.
+    print(dumps(said) if json else _line(said), flush=True)
     hosted.run()
 
 
-def _lines(said: dict[str, Any]) -> list[str]:
-    alarms = [f"  alarm: {alarm}" for alarm in said["alarms"]]
-    return [f"{said['release'] or 'nobody yet'} answers at {said['url']}/v1", *alarms]
+def _line(said: dict[str, Any]) -> str:
+    alarms = f" (alarms: {'; '.join(said['alarms'])})" if said["alarms"] else ""
+    return f"{said['release'] or 'nobody yet'} answers at {said['url']}/v1{alarms}"
