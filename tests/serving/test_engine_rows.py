@@ -229,3 +229,31 @@ def test_a_prefix_that_was_read_is_found_for_its_own_adapter_only(world):
     finally:
         lane._prefixes = before
     assert said != expected
+
+
+def test_bases_with_another_memory_go_on_row_by_row(lively, tmp_path):
+    """A base that sees a window of its text alone: its memory cannot be shared, its rows can still come and go."""
+    import shutil
+
+    import torch
+    from serving_world import expected, make_adapter
+    from transformers import MistralConfig, MistralForCausalLM
+
+    from pipeline.modeling.answering.together import Together
+
+    base = tmp_path / "window"
+    shutil.copytree(lively, base)
+    torch.manual_seed(4)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"vocab_size": 320, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = MistralConfig(**sizes, **ids, num_key_value_heads=2, sliding_window=8, initializer_range=0.3)
+    MistralForCausalLM(config).save_pretrained(base)
+    folders = {str(n): make_adapter(base, tmp_path / str(n), seed=n) for n in (1, 2)}
+    right = expected(base, folders, QUESTIONS[:4])
+    together = Together(base, model_params(base))
+    voices = {name: together.put(together.judge(folder)) for name, folder in folders.items()}
+    assert not voices["1"].lane.shared_memory
+    asked = [(name, n) for n in range(4) for name in voices]
+    rows = [tagged(voices[name], row(together, voices[name], QUESTIONS[n], most=12)) for name, n in asked]
+    assert answered(together, rows, random.Random(2)) == [right[name][n] for name, n in asked]
+    assert not voices["1"].lane._own_states
