@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import os
+import socket
 import ssl
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.errors import Broken, Misuse
-from pipeline.params import ServeParams
+from pipeline.hosting import open_server
+from pipeline.params import Params, ServeParams
 from pipeline.params.serve import RateParams, TimeoutParams
 from pipeline.serving.http.access import is_loopback
 from pipeline.serving.http.keys import KeyFile
@@ -24,6 +27,9 @@ from pipeline.serving.http.problems import Problem
 from pipeline.serving.http.rates import Rates
 from pipeline.serving.http.request_log import RequestLog
 from pipeline.serving.http.server import Tls
+from pipeline.settings import Settings
+from pipeline.wiring import World
+from tests.checkouts import git
 from tests.modeling.modeling_kit import build_tiny_base
 from tests.serving.http_kit import Running, TinyEngine, chat, serving
 
@@ -279,3 +285,31 @@ def make_certificate(folder: Path) -> Tls:
     plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     tls.key.write_bytes(key.private_bytes(*plain))
     return tls
+
+
+def test_what_cannot_be_served_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "-c", "user.name=S", "-c", "user.email=s@localhost", "commit", "--quiet", "--allow-empty", "--message", "start")
+
+    def opened(serve: dict[str, Any], **settings: Any) -> None:
+        params = Params(model={"name": "desk", "task": "generate", "base": "./base"}, serve=serve)
+        open_server(World(tmp_path, Settings(home=tmp_path / "state", **settings)), params)
+
+    with pytest.raises(Misuse, match="none of the stages"):
+        opened({"stage": "prod"})
+    with pytest.raises(Misuse, match="none of the stages"):
+        opened({"canary": {"stage": "beta", "share": 0.1}})
+    with pytest.raises(ValidationError, match="answers already"):
+        opened({"canary": {"stage": "production", "share": 0.1}})
+    with pytest.raises(Misuse, match="both a certificate and its key"):
+        opened({}, tls_cert=tmp_path / "cert.pem")
+    keys = KeyFile(tmp_path / "keys.json")
+    for serve in ({"host": "0.0.0.0"}, {"host": "::"}, {"host": "desk.example"}):
+        with pytest.raises(Misuse, match="there is no API key"):
+            opened(serve, serving_keys=keys.path)
+    keys.add("ada", ["infer"])
+    keys.revoke("ada")
+    with pytest.raises(Misuse, match="there is no API key"):
+        opened({"host": "0.0.0.0"}, serving_keys=keys.path)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Misuse, match="cannot listen"):
+        opened({"port": taken.getsockname()[1]})

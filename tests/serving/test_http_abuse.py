@@ -34,7 +34,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def desk(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    params = ServeParams(timeouts=TIMES, limits=LimitParams(body_bytes=100_000, answer_tokens=512))
+    limits, rates = (
+        LimitParams(body_bytes=100_000, answer_tokens=512),
+        RateParams(requests_per_minute=10**6, tokens_per_minute=10**9),
+    )
+    params = ServeParams(timeouts=TIMES, limits=limits, rates=rates)
     with serving(TinyEngine(base, slots=4, queue=4), tmp_path_factory.mktemp("home"), params) as running:
         yield running
 
