@@ -30,7 +30,7 @@ from pipeline.backends.run_folder import (
     open_run,
     remove_other_folders,
 )
-from pipeline.deeds import log_evidence, move_to, replay_curves, run_gate, settle
+from pipeline.deeds import log_evidence, mend, move_to, replay_curves, run_gate, settle
 from pipeline.domain.curated import Curation, Splits
 from pipeline.domain.data import CheckResult, Snapshot, ValidationReport
 from pipeline.domain.drift import DriftReport
@@ -58,6 +58,8 @@ def retrain(
     with one_run_at_a_time(world.project, name):
         close_runs_of_the_dead(f"retrain {name}")
         _finish_what_was_killed(world, params)
+        for mended in mend(world, params):
+            say(mended)
         outcome = _run_once(world, params, tuple(sources), as_of, afresh=afresh)
     return _told(outcome)
 

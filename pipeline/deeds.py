@@ -17,7 +17,7 @@ from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.measured import CostReport, EvaluationReport, SuiteFiles
 from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.domain.release import Event, ModelVersion, ReleaseRecord
-from pipeline.errors import Broken, Misuse
+from pipeline.errors import Broken, Misuse, TryLater
 from pipeline.ports import Tracker
 from pipeline.wiring import World
 from pipeline.workspace import Workspace
@@ -237,13 +237,19 @@ def adopt(world: World, params: Params, stage: str, *, by: str, reason: str) -> 
 
 
 def mend(world: World, params: Params) -> tuple[str, ...]:
-    """What every start does first: aliases and tags that a kill, a hand or an outage left behind follow the ledger again."""
+    """What every start does first: aliases and tags that a kill, a hand or an outage left behind follow the ledger again.
+
+    What was done, and what a person has to do, a sentence each: a version that is gone from MLflow must not stop a run.
+    """
     from pipeline.steps.reconcile import reconcile
 
     model = params.model.name
     if not world.ledger.head(model)[0]:
         return ()
-    return reconcile(model, params.release.stages, registry=world.registry, ledger=world.ledger)
+    try:
+        return reconcile(model, params.release.stages, registry=world.registry, ledger=world.ledger)
+    except (Broken, TryLater) as error:
+        return (str(error),)
 
 
 def _roles(world: World) -> dict[str, frozenset[str]] | None:

@@ -34,7 +34,7 @@ holders = sa.Table(
     sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("version", sa.Text),
     sa.Column("counts_from", sa.BigInteger, nullable=False),
-    sa.Index("holders_by_time", "model", "stage", "counts_from"),
+    sa.Index("holders_by_time", "model", "stage", "counts_from", "sequence"),
 )
 signatures = sa.Table(
     "signatures",

@@ -36,7 +36,8 @@ class Questions:
         query = sa.select(holders).where(holders.c.model == model, holders.c.stage == stage)
         begun = query.where(holders.c.counts_from <= when) if when is not None else query
         with self._indexed() as connection:
-            row = connection.execute(begun.order_by(holders.c.sequence.desc()).limit(1)).first()
+            # Times never go back as sequences go on, so this is the order of sequences, and the index has it.
+            row = connection.execute(begun.order_by(holders.c.counts_from.desc(), holders.c.sequence.desc()).limit(1)).first()
             if row is None:
                 return []
             found = [HolderRow(*row)]

@@ -30,9 +30,8 @@ def log_released_model(
     import mlflow
 
     client = mlflow.MlflowClient()
-    run = client.get_run(run_id)
-    if run.outputs and run.outputs.model_outputs:
-        return f"models:/{run.outputs.model_outputs[0].model_id}"
+    if whole := whole_model(client, run_id):
+        return f"models:/{whole}"
     with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id, log_system_metrics=False):
         info = mlflow.pyfunc.log_model(
             name="model",
@@ -45,6 +44,15 @@ def log_released_model(
             metadata=dict(metadata),
         )
     return str(info.model_uri)
+
+
+def whole_model(client: Any, run_id: str) -> str | None:
+    """Id of the model that a run has logged to its end. One that was killed while its files were put there stays pending."""
+    from mlflow.entities import LoggedModelStatus
+
+    outputs = client.get_run(run_id).outputs
+    logged = (client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else ()))
+    return next((str(model.model_id) for model in logged if model.status == LoggedModelStatus.READY), None)
 
 
 def packed(package: Path, folder: Path) -> Path:

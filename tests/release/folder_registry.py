@@ -26,10 +26,13 @@ class FolderRegistry:
                 self.set_version_tags(name, version, tags)
                 return version
         number = str(1 + max(map(int, self.versions(name)), default=0))
-        place = self.root / "models" / name / number
-        place.mkdir(parents=True)
-        _write(place / "meta.json", {"run_id": run_id, "tags": dict(tags)})
-        shutil.copytree(self.root / "runs" / run_id / "model", place / "files")
+        fresh = self.root / "models" / name / ".new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        _write(fresh / "meta.json", {"run_id": run_id, "tags": dict(tags)})
+        shutil.copytree(self.root / "runs" / run_id / "model", fresh / "files")
+        # A version is there whole or not at all, as in a database.
+        fresh.rename(fresh.with_name(number))
         return number
 
     def version_tags(self, name: str, version: str) -> dict[str, str]:

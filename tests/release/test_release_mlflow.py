@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from release_world import MODEL, STAGES, Candidate, World
 
 import pipeline
 from pipeline.backends.mlflow_models import packed
 from pipeline.domain.release import ModelVersion
+from pipeline.errors import TryLater
 from pipeline.steps import audit
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.register import register
@@ -106,3 +109,59 @@ def test_the_package_is_one_zip_of_the_same_bytes_that_python_imports_from(tmp_p
     script = f"import sys; sys.path.insert(0, {str(made)!r}); import pipeline.domain.release as r; print(r.__file__)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(str(made))
+
+
+def test_an_mlflow_that_is_down_holds_nothing_up_that_the_ledger_has(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event stands, the message says so, and the alias follows once, when MLflow is back."""
+    from pipeline.backends.mlflow import MlflowRegistry, connect
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    down = MlflowRegistry(connect(f"http://127.0.0.1:{port}", None))
+    for ask in (lambda: down.aliases(MODEL), lambda: down.versions(MODEL), lambda: down.point(MODEL, "production", "1")):
+        with pytest.raises(TryLater, match="did not answer"):
+            ask()
+    world.register("one")
+    world.register("two")
+    world.promote("1")
+    there = world.registry
+
+    class Half:
+        """Files can be read, but MLflow itself does not answer."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(down if name in ("aliases", "point", "versions") else there, name)
+
+    world.registry = Half()  # type: ignore[assignment]
+    with pytest.raises(TryLater, match=r"the ledger has it .event 4: promoted 2") as caught:
+        world.promote("2")
+    assert "tuneline reconcile" in str(caught.value)
+    assert world.ledger.holder(MODEL, "production") == "2"
+    world.registry = there
+    stores = {"registry": there, "ledger": world.ledger}
+    assert reconcile(MODEL, STAGES, **stores) == ("the alias production named 1; it names 2 again, as the ledger says",)
+    assert reconcile(MODEL, STAGES, **stores) == ()
+    assert not world.promote("2").changed
+
+
+def test_a_model_whose_logging_was_killed_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """MLflow names a model among a run's outputs before its files are there; until they are, it is pending."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    from pipeline.backends.mlflow import connect, tracked_run
+    from pipeline.backends.mlflow_models import whole_model
+
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "artifacts")
+    with tracked_run(client, MODEL, "desk-0001", {}) as tracker:
+        assert whole_model(client, tracker.run_id) is None
+        for ended in (False, True):
+            experiment = client.get_run(tracker.run_id).info.experiment_id
+            model = client.create_logged_model(experiment, name="model", source_run_id=tracker.run_id)
+            client.log_outputs(tracker.run_id, [LoggedModelOutput(model.model_id, step=0)])
+            if ended:
+                client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+            assert whole_model(client, tracker.run_id) == (model.model_id if ended else None)
