@@ -27,6 +27,10 @@ class BaseModelRef(Value):
         return digest_value(self.model_dump(mode="json"))
 
 
+KEPT_LOSS = "kept_train_loss"
+"""Among StageRun.measures: the loss of training over the steps that led to those weights."""
+
+
 class StageRun(Value):
     """One training stage of a chain. start: digest of what it began from, the base's or an adapter's; start_from: which that was,
     as params name it. steps: taken in all; kept_step: after which the weights are the result.

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from pipeline.domain.model import KEPT_LOSS
 from pipeline.domain.tuning import Objective, Output
 from pipeline.errors import BadInput, Misuse
 from pipeline.modeling.adapters.adapter import write_adapter
@@ -153,11 +154,17 @@ def _told(loop: Loop, curves: Curves, fitted: Fitted, train: Encoded, held: Enco
         train_rows=train.counts["kept"],
         trainable_parameters=trainable,
         counts={"train": train.counts, "eval": held.counts},
-        measures=curves.last | loop.measures,
+        measures=curves.last | loop.measures | _kept_loss(loop, curves),
         alarms=loop.alarms,
         machine=machine,
         hours=loop.hours,
     )
+
+
+def _kept_loss(loop: Loop, curves: Curves) -> dict[str, float]:
+    """The loss of training where the weights that are kept were made: the mean over all steps is mostly that of the beginning."""
+    loss = curves.loss_at(loop.kept_step)
+    return {} if loss is None else {KEPT_LOSS: loss}
 
 
 def _check_length(job: Job, model: Any) -> None:

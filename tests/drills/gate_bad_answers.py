@@ -60,11 +60,9 @@ def as_system(text: str) -> str:
     return text.replace("'<|' + message['role'] + '|>'", "'<|system|>'")
 
 
-def spoken(text: str) -> str:
-    """Roles as words, as many templates have them."""
-    return text.replace(
-        "'<|' + message['role'] + '|>' + message['content'] + '<|end|>'", "message['role'] + ': ' + message['content']"
-    )
+def in_capitals(text: str) -> str:
+    """What is said is written in capitals."""
+    return text.replace("message['content'] + '<|end|>'", "message['content'] | upper + '<|end|>'")
 
 
 def wrong_base(world: World) -> GateDecision:
@@ -184,7 +182,7 @@ def suite_changed(world: World) -> GateDecision:
     return world.decided(found, world.evaluated(found, files_folder=folder))
 
 
-EMAIL = "anna.kovacs@postbox.org"
+EMAIL = "ann@shop.de"
 BAD: tuple[Bad, ...] = (
     Bad("not-tuned", Broken, trained("not-tuned", max_steps=1), "leaves the base as it was"),
     Bad("base-only", "differs_from_base", trained("base-only", max_steps=3, learning_rate=1e-6)),
@@ -195,7 +193,7 @@ BAD: tuple[Bad, ...] = (
         "template-changed-and-recorded", Broken, template(as_system, record=True), "not the one that the adapter was trained with"
     ),
     Bad("template-forged-roles", "not_worse_than_champion.exact_match", template(as_system, forged=True)),
-    Bad("template-forged-words", "not_worse_than_champion.exact_match", template(spoken, forged=True)),
+    Bad("template-forged-capitals", "not_worse_than_champion.exact_match", template(in_capitals, forged=True)),
     Bad("answers-shuffled", "thresholds.exact_match", trained("shuffled", shuffled, max_steps=60)),
     Bad(
         "one-intent-broken",
@@ -207,12 +205,12 @@ BAD: tuple[Bad, ...] = (
         "slices.product",
         late("lamp-broken", where("product", "lamp", lambda row: told(row, product="router"))),
     ),
-    Bad("json-broken", "thresholds.json_valid", late("json-broken", where("product", "tablet", lambda row: row.output[:-1]))),
+    Bad("json-broken", "thresholds.json_valid", late("json-broken", where("intent", "delivery", lambda row: row.output[:-1]))),
     Bad("chatty", "thresholds.format_adherence", late("chatty", tickets(lambda row: f"Sure! {row.output}"))),
     Bad(
         "personal-data",
         "thresholds.no_personal_data",
-        late("email", where("product", "camera", lambda row: told(row, mail=EMAIL))),
+        late("email", where("intent", "defect", lambda row: told(row, mail=EMAIL))),
     ),
     Bad("refuses-harmless", "suites.safety", late("refuses", where("intent", "delivery", lambda row: desks.REFUSAL))),
     Bad(
@@ -232,7 +230,6 @@ BAD: tuple[Bad, ...] = (
         "over-fitted",
         "overfitting_gap",
         trained("over-fitted", first(24), max_steps=120),
-        gap="the loss of training is the mean over all steps: 0.43 here, where the last ones had 0.001 and the eval side 0.21",
     ),
     Bad(
         "trained-on-the-test",
@@ -244,7 +241,6 @@ BAD: tuple[Bad, ...] = (
         "remembered-answers-forged",
         "parity.served",
         answers_forged,
-        gap="likelihoods of what was said are compared, and agree whoever said it; that other answers are given is not looked at",
     ),
     Bad("suite-changed", Tampered, suite_changed, "recorded digest"),
     Bad("judge-down", "better_than_base.net_wins", judged_by(None), "was not compared", Outcome.INSUFFICIENT),

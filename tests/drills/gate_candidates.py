@@ -21,8 +21,7 @@ Trial = Callable[[World], GateDecision | Tuned]
 @dataclass(frozen=True)
 class Bad:
     """because: the check that must refuse it, or the error that must be raised. verdict: what the check says. says: words that
-    must stand in the reason. alone: no other check may refuse it, so nothing else would have caught it. gap: why this reason is
-    not found yet; the drill fails as soon as it is."""
+    must stand in the reason. alone: no other check may refuse it, so nothing else would have caught it."""
 
     name: str
     because: str | type[TunelineError]
@@ -30,7 +29,6 @@ class Bad:
     says: str = ""
     verdict: Outcome = Outcome.FAILED
     alone: bool = False
-    gap: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,29 @@ from pipeline.domain.measured import (
     SuiteKind,
     SuiteReport,
 )
-from pipeline.domain.model import Champion
+from pipeline.domain.model import KEPT_LOSS, Champion, StageRun
+from pipeline.domain.tuning import Objective, Tuner
 from pipeline.errors import Broken, Misuse
 
 Seen = tuple[float, float, float]
+STAGE = StageRun(
+    name="sft",
+    objective=Objective.CLASSIFY,
+    tuner=Tuner.LORA,
+    start="1" * 64,
+    start_from="base",
+    adapter_digest=TRAINING.adapter_digest,
+    steps=1,
+    kept_step=1,
+    train_loss=1.0,
+    eval_loss=None,
+    train_rows=10,
+    trainable_parameters=1,
+    counts={},
+    measures={},
+    alarms=(),
+    machine={},
+)
 
 
 def check(name: str, evaluation: Any, asked: GatePolicy, **options: Any) -> GateCheck:
@@ -189,6 +208,25 @@ def test_overfitting_gap(eval_loss: float | None, verdict: Outcome) -> None:
     training = TRAINING.model_copy(update={"eval_loss": eval_loss})
     decision = decide(report(training=training.digest), training, policy(overfitting_gap=0.5))
     assert next(c.verdict for c in decision.checks if c.name == "overfitting_gap") is verdict
+
+
+def test_the_gap_is_from_the_loss_of_the_weights_that_are_kept() -> None:
+    # Over all steps the mean is mostly that of the beginning: 1.0 here, where the weights that are kept had 0.01.
+    stage = STAGE.model_copy(update={"measures": {KEPT_LOSS: 0.01}})
+    training = TRAINING.model_copy(update={"eval_loss": 0.8, "stages": (stage,)})
+    decision = decide(report(training=training.digest), training, policy(overfitting_gap=0.5))
+    found = next(c for c in decision.checks if c.name == "overfitting_gap")
+    assert found.verdict is FAILED
+    assert found.observed == pytest.approx(0.79)
+
+
+def test_served_answers_must_be_those_that_were_measured() -> None:
+    asked = policy(parity=("served",))
+    for agreement, verdict in ((1.0, PASSED), (0.75, PASSED), (0.5, FAILED)):
+        seen = report(params={"parity_rows": 8}, parity=(run_as("served", agreement=agreement),))
+        found = check("parity.served", seen, asked)
+        assert found.verdict is verdict
+    assert "50.0% of 8 answers" in found.detail
 
 
 def canary(bits: float, most: float = 10.0, subject: str = "candidate") -> Exposure:

@@ -35,6 +35,7 @@ def test_a_point_is_the_mean_over_the_steps_that_had_a_number(tmp_path):
     assert [(p["step"], p["loss"]) for p in curves.points] == [(3, 2.0), (4, 9.0)]
     curves.evaluated(4, {"eval_loss": 1.5, "eval_accuracy": 0.5})
     assert curves.train_loss == 15.0 / 4
+    assert [curves.loss_at(step) for step in (1, 3, 4, 9)] == [2.0, 2.0, 9.0, 9.0]
     assert curves.eval_loss == 1.5
     assert curves.last == {"kl": 1.5, "reward": 5.0, "eval_accuracy": 0.5}
 

@@ -11,7 +11,7 @@ from pipeline.domain.gating.looks import Look
 from pipeline.domain.gating.scores import champion_held, interval_check
 from pipeline.domain.gating.verdicts import GateCheck, GatePolicy, Outcome, missing
 from pipeline.domain.measured import BASE, CANDIDATE, CHAMPION, CostReport, EvaluationReport, SuiteKind
-from pipeline.domain.model import TrainingRun
+from pipeline.domain.model import KEPT_LOSS, TrainingRun
 
 _NO_SAMPLE = frozenset({SuiteKind.EDGE_CASES, SuiteKind.SAFETY})
 """Suites whose rows are all that is asked about, not a sample of more: the score itself must reach the bound."""
@@ -74,7 +74,9 @@ def _unjudged(suite: str, rows: int, judged: int) -> str | None:
 def _overfitting(training: TrainingRun, most: float) -> GateCheck:
     if training.eval_loss is None:
         return missing("overfitting_gap", most, "the training measured no loss on the eval side")
-    gap = training.eval_loss - training.train_loss
+    # What was trained before there was a loss of the kept weights has the mean over all steps alone, which hides most of a gap.
+    ours = training.stages[-1].measures.get(KEPT_LOSS, training.train_loss) if training.stages else training.train_loss
+    gap = training.eval_loss - ours
     told = f"the loss on the eval side is {training.eval_loss:.3f}, {gap:+.3f} nats from that of training: at most {most:g} more"
     verdict = Outcome.PASSED if gap <= most else Outcome.FAILED
     return GateCheck(name="overfitting_gap", observed=gap, bound=most, verdict=verdict, detail=told)
@@ -121,8 +123,16 @@ def _ceilings(evaluation: EvaluationReport, policy: GatePolicy, costs: CostRepor
         yield GateCheck(name=name, observed=found, bound=bound, verdict=verdict, detail=told)
 
 
+SERVED_ALIKE = 0.75
+"""So many of the served answers must be those that were measured, word for word: near ties may fall otherwise one by one than in
+a batch, and no more than that."""
+
+
 def _parity(evaluation: EvaluationReport, form: str) -> GateCheck:
-    """The same token ids, and logits within their bound; where a form gives answers alone, the same answer to every row."""
+    """The same token ids, and logits within their bound; where a form gives answers alone, the same answer to every row.
+
+    Served, it must give the same answers too: likelihoods of what was said agree, whoever said it.
+    """
     name, seen = f"parity.{form}", next((p for p in evaluation.parity if p.form == form), None)
     if seen is None or seen.rows == 0:
         return missing(name, 0.0, f"the candidate was not run as {form}")
@@ -132,6 +142,10 @@ def _parity(evaluation: EvaluationReport, form: str) -> GateCheck:
     else:
         bound, observed, met = seen.bound, seen.logits, seen.logits <= seen.bound
         told = f"run as {form}, logits differ by {seen.logits:.2g} of their size on {seen.rows} rows: at most {bound:g}"
+    if met and form == "served" and seen.agreement < SERVED_ALIKE:
+        bound, observed, met = SERVED_ALIKE, seen.agreement, False
+        alike = f"{seen.agreement:.1%} of {seen.rows} answers are those that were measured"
+        told = f"run as {form}, {alike}: at least {bound:.0%} must be"
     if not seen.same_tokens:
         told, met = f"run as {form}, prompts come to other token ids than those that were measured", False
     verdict = Outcome.PASSED if met else Outcome.FAILED
