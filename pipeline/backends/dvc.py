@@ -236,7 +236,7 @@ class GitDvcArchive:
 
     def find(self, md5: str) -> Path | None:
         """Where the bytes with this MD5 lie: in the cache, else in the embedded remote; None when in neither."""
-        return next((found for store in self._stores if (found := _object_path(store, md5)).exists()), None)
+        return next((found for store in self._stores if (found := _object_path(store, md5)).is_file()), None)
 
 
 def _object_path(store: Path, md5: str) -> Path:

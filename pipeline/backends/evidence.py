@@ -93,6 +93,10 @@ class SignedEvidence:
         if lacking:
             yield AuditCheck(name="evidence", ok=False, detail=f"{folder}: {', '.join(lacking)} was never recorded")
             return
+        gone = [path for path in PARTS if (folder / path).is_symlink() or not (folder / path).is_file()]
+        if gone:
+            yield AuditCheck(name="evidence", ok=False, detail=f"{folder / gone[0]} is missing")
+            return
         yield self._signature(version, folder)
         try:
             statement = self.statement(folder)

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from pipeline.errors import Misuse
 from pipeline.pages.evidence_readme import TOOLS
@@ -53,9 +53,9 @@ def _tar(content: Mapping[str, bytes | Path], to: Path) -> str:
         entry = tarfile.TarInfo(SUMS)
         entry.size, entry.mode = len(listed), 0o644
         archive.addfile(entry, io.BytesIO(listed))
-    with to.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with to.open("rb") as whole:
+        os.fsync(whole.fileno())
+        return hashlib.file_digest(whole, "sha256").hexdigest()
 
 
 def _folder(content: Mapping[str, bytes | Path], to: Path) -> str:
@@ -69,11 +69,11 @@ def _folder(content: Mapping[str, bytes | Path], to: Path) -> str:
     return hashlib.sha256(listed).hexdigest()
 
 
-def _streams(content: Mapping[str, bytes | Path], sums: list[str]) -> Iterator[tuple[str, IO[bytes], int]]:
+def _streams(content: Mapping[str, bytes | Path], sums: list[str]) -> Iterator[tuple[str, Any, int]]:
     """Each entry opened, hashed into `sums`; the caller reads one before it asks for the next."""
     for path, held in sorted(content.items()):
         with ExitStack() as stack:
-            stream: IO[bytes] = stack.enter_context(held.open("rb")) if isinstance(held, Path) else io.BytesIO(held)
+            stream: Any = stack.enter_context(held.open("rb")) if isinstance(held, Path) else io.BytesIO(held)
             sums.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  ./{path}\n")
             size = stream.tell()
             stream.seek(0)

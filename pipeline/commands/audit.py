@@ -93,3 +93,19 @@ def audit_graph(
 
     target = to or Path(f"{loaded.model.name}-{version}.svg")
     show(draw_lineage(world, loaded, version, target, openlineage), json, rendering.drawn_lines)
+
+
+def rebuild(
+    version: str,
+    verify: Annotated[bool, typer.Option("--verify", help="Exit code 1 unless it is the same.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Keep the adapter that this makes in a new folder.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Train a version again from its recorded commit and data, and compare: bytes, or on another class of machine metrics."""
+    world, loaded = open_world(params)
+    from pipeline.rebuilding import rebuild as again
+
+    found = again(world, loaded, version, keep=to)
+    show(found, json, rendering.rebuilt_lines)
+    raise typer.Exit(1 if verify and not found.ok else 0)

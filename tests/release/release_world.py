@@ -66,7 +66,7 @@ class StoreArchive:
 
     def record(self, version: ModelVersion, digest: str) -> tuple[str, str]:
         for file in self.files(version):
-            if file.path.endswith(".json") and file.stored.exists() and digest_file(file.stored) == digest:
+            if file.path.endswith(".json") and file.stored.is_file() and digest_file(file.stored) == digest:
                 return file.stored.read_text(), file.path
         raise Broken(f"no record with the digest {digest[:12]} is in the run", where=version.tag)
 

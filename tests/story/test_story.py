@@ -44,6 +44,7 @@ mlflow.set_tracking_uri(f"sqlite:///{sys.argv[1]}/.tuneline/mlflow.db")
 model = mlflow.pyfunc.load_model("models:/desk@production")
 answers = model.predict(pandas.DataFrame({"prompt": ["Where is my order A-10001?", "Cancel order A-10002"]}))
 print("answers:", len(answers), "named", list(answers.columns))
+print("code of", sys.modules["pipeline"].__file__)
 base = AutoModelForCausalLM.from_pretrained(f"{sys.argv[1]}/examples/base", dtype=torch.float32)
 tokens = torch.tensor([[5, 6, 7]])
 before = base(tokens).logits
@@ -55,6 +56,7 @@ print("differs:", bool((tuned(tokens).logits - before).abs().max() > 1e-4))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "answers: 2 named ['answer']" in done.stdout
+    assert f"code of {town.root}/.tuneline/artifacts" in done.stdout, "the code that was measured, not what is installed"
     assert "differs: True" in done.stdout
 
 
@@ -149,3 +151,27 @@ def test_data_that_fails_validation_stops_the_run_and_is_not_built_upon(new_town
     assert Path(outcome["links"]["validation"].removeprefix("file://")).exists()
     again = town("run --json", expect=1).json
     assert (again["run"], again["ending"]) == ("desk-0002", "refused by validation")
+
+
+def test_a_rebuild_of_the_first_version_gives_the_same_bytes(town: Town) -> None:
+    tags, worktrees = town.git("tag"), town.git("worktree", "list")
+    events = town("history --json").json
+    found = town("rebuild 1 --verify --json").json
+    assert found["comparable"]
+    assert found["files"] == []
+    assert found["adapter"] == found["recorded"]
+    assert (town.git("tag"), town.git("worktree", "list"), town("history --json").json) == (tags, worktrees, events)
+    assert town.git("status", "--porcelain") == ""
+
+
+def test_a_release_is_exported_and_drawn(town: Town, tmp_path: Path) -> None:
+    done = town(f"audit export production --to {tmp_path}/desk.tar --json").json
+    assert done["version"] == "1"
+    assert (tmp_path / "desk.tar").stat().st_size > 10_000
+    assert "something already" in town(f"audit export production --to {tmp_path}/desk.tar", expect=2).err
+    drawn = town(f"audit graph 1 --to {tmp_path}/desk.svg --openlineage {tmp_path}/events.jsonl --json").json
+    assert drawn["nodes"] == 13
+    assert (tmp_path / "desk.svg").read_text().startswith("<svg")
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == drawn["lines"]
+    names = {c["name"] for c in town("audit verify production --json").json["checks"]}
+    assert {"signature", "statement", "statement commit", "anchors"} <= names
