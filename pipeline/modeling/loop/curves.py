@@ -49,7 +49,8 @@ class Curves:
         """The loss that training had when it came to `step`: of the last point up to there, else the first; None without any."""
         known = [point for point in self.points if "loss" in point]
         before = [point for point in known if point["step"] <= step]
-        return (before[-1:] or known[:1] or [{"loss": None}])[0]["loss"]
+        chosen = before[-1] if before else known[0] if known else None
+        return None if chosen is None else chosen["loss"]
 
     def step(self, step: int, *, loss: float, learning_rate: float, grad_norm: float, measures: Mapping[str, float]) -> None:
         """Note one optimizer step; it ends in a point every so often."""
