@@ -67,11 +67,8 @@ def test_what_was_changed_fails_a_check_of_the_readme_beside_the_list_of_digests
     for path, failing in {
         "release/artifacts/adapter/adapter_model.safetensors": 1,
         "records/decision.json": 2,
-        "code/params.yaml": 2,
-        "keys/release.pem": 2,
         "ledger/events.jsonl": 3,
         "release.intoto.json": 3,
-        "records/version.json": 3,
     }.items():
         place = exported / path
         content = place.read_bytes()
