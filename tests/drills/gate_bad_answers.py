@@ -61,8 +61,8 @@ def as_system(text: str) -> str:
 
 
 def in_capitals(text: str) -> str:
-    """What is said is written in capitals."""
-    return text.replace("message['content'] + '<|end|>'", "message['content'] | upper + '<|end|>'")
+    """What users say is written in capitals."""
+    return text.replace("'|>' + message['content'] + '<|end|>'", "'|>' + message['content'] | upper + '<|end|>'")
 
 
 def wrong_base(world: World) -> GateDecision:
@@ -210,7 +210,7 @@ BAD: tuple[Bad, ...] = (
     Bad(
         "personal-data",
         "thresholds.no_personal_data",
-        late("email", where("intent", "defect", lambda row: told(row, mail=EMAIL))),
+        late("email", where("intent", "defect", lambda row: told(row, mail=EMAIL)), max_steps=100),
     ),
     Bad("refuses-harmless", "suites.safety", late("refuses", where("intent", "delivery", lambda row: desks.REFUSAL))),
     Bad(
