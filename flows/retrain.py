@@ -1,7 +1,7 @@
 """The flows that make runs. retrain: take in what is new, and if there is anything, tune a candidate, measure it, gate it,
 register it. take_in: the first half alone, up to who learns and who is held out.
 
-Only order and patience stand here; every stage is a function of pipeline/stages.py, every deed one of deeds.py. A
+Only order and patience stand here; every stage is a function of pipeline/stages.py, every deed one of deeds.py or ending.py. A
 candidate that the gate refuses is a successful run; so is a run that finds nothing to do.
 """
 
@@ -30,13 +30,14 @@ from pipeline.backends.run_folder import (
     open_run,
     remove_other_folders,
 )
-from pipeline.deeds import log_evidence, mend, move_to, replay_curves, run_gate, settle
+from pipeline.deeds import mend, move_to
 from pipeline.domain.curated import Curation, Splits
 from pipeline.domain.data import CheckResult, Snapshot, ValidationReport
 from pipeline.domain.drift import DriftReport
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
+from pipeline.ending import log_evidence, replay_curves, run_gate, settle
 from pipeline.errors import RulesUnmet
 from pipeline.params import Params
 from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts, place_suites

@@ -6,15 +6,16 @@ repeating the step or by reconcile. Steps share this; nothing else calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from pipeline.domain.moves import Move, touched
 from pipeline.domain.proof import differences
-from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, version_record
+from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, resolve, version_record
 from pipeline.domain.stage_rules import Roles, StageRules, role_missing
 from pipeline.domain.wording import no_such_model
-from pipeline.errors import Conflict, RulesUnmet, Tampered, TryLater
+from pipeline.errors import Conflict, Misuse, RulesUnmet, Tampered, TryLater
 from pipeline.ports import Ledger, Registry
 
 ATTEMPTS = 20
@@ -41,16 +42,45 @@ def known_events(model: str, ledger: Ledger) -> tuple[Event, ...]:
     return events
 
 
+def resolved(text: str, model: str, ledger: Ledger, stages: Sequence[str] = ()) -> str:
+    """The version number that a person means; see domain/release.py's `resolve`. A plain number or a stage is looked up."""
+    number = text.removeprefix("v")
+    if number.isascii() and number.isdigit() and number[0] != "0" and ledger.registration(model, number):
+        return number
+    held = ledger.holder(model, text) if text in stages and not number.isdigit() else None
+    return held or resolve(known_events(model, ledger), text, stages)
+
+
+def planned(plan: Plan, model: str, stage: str, ledger: Ledger, *, version: str | None = None, after: str | None = None) -> Move:
+    """What `plan` decides on the events that concern it. Refusals name what else there is, and so are taken from all of them."""
+    part = ledger.concerning(model, stage, version=version, after=after)
+    if part:
+        try:
+            return plan(part)
+        except (Misuse, Conflict):
+            pass
+    return plan(known_events(model, ledger))
+
+
+def registered(model: str, version: str, ledger: Ledger) -> ModelVersion:
+    """The record of a version. Raises Misuse, listing what there is, for one that was never registered."""
+    event = ledger.registration(model, version)
+    return version_record((event,) if event else known_events(model, ledger), version)
+
+
 def carry_out(
     plan: Plan,
     kind: EventKind,
     *,
     model: str,
+    stage: str,
     by: str,
     reason: str,
     registry: Registry,
     ledger: Ledger,
     now: Callable[[], datetime],
+    version: str | None = None,
+    after: str | None = None,
     also_check: Callable[[ModelVersion], None] = lambda _: None,
     anchor: Anchor = no_anchor,
 ) -> ReleaseRecord:
@@ -58,15 +88,16 @@ def carry_out(
 
     Events that do not concern the stage may come in between; a move of the same stage makes this raise Conflict, with nothing
     changed, unless it was the very same move. Raises Tampered when the files of the version that is to hold the stage are not
-    those that were registered. anchor: told of the event, again when it is found done, as a kill may have come before.
+    those that were registered. version and after: what is asked of the ledger, see Ledger.concerning. anchor: told of the
+    event, again when it is found done, as a kill may have come before.
     """
-    events = known_events(model, ledger)
+    decide = partial(planned, plan, model, stage, ledger, version=version, after=after)
     for _ in range(ATTEMPTS):
-        move = plan(events)
+        move = decide()
         if move.done is not None:
             anchor(move.done)
             return _settled(move, move.done, changed=False, registry=registry, ledger=ledger)
-        record = version_record(events, move.version)
+        record = registered(model, move.version, ledger)
         refuse_damaged(record, registry)
         also_check(record)
         try:
@@ -83,8 +114,7 @@ def carry_out(
                 at=now(),
             )
         except Conflict:
-            events = ledger.events(model)
-            _refuse_if_moved(plan, move, events)
+            _refuse_if_moved(decide, move, model, ledger)
             continue
         anchor(event)
         return _settled(move, event, changed=True, registry=registry, ledger=ledger)
@@ -138,9 +168,10 @@ def refuse_damaged(record: ModelVersion, registry: Registry) -> None:
         )
 
 
-def _refuse_if_moved(plan: Plan, move: Move, events: tuple[Event, ...]) -> None:
-    other = touched(events[move.expected :], move.stage)
-    if other is not None and plan(events).done is None:
+def _refuse_if_moved(decide: Callable[[], Move], move: Move, model: str, ledger: Ledger) -> None:
+    since = ledger.latest(model, count=ledger.head(model)[0] - move.expected)
+    other = touched((event for event in since if event.sequence > move.expected), move.stage)
+    if other is not None and decide().done is None:
         raise Conflict(
             f"{other.actor} moved {move.stage} in the meantime (event {other.sequence}: {other.event.value} {other.version}); "
             "nothing was changed",

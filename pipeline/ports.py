@@ -16,7 +16,8 @@ from pipeline.domain.data import CheckResult, SourceFile
 from pipeline.domain.lineage import Chain
 from pipeline.domain.proof import Anchor, AuditCheck
 from pipeline.domain.record import FileDigest
-from pipeline.domain.release import Event, EventKind, ModelVersion, Reign
+from pipeline.domain.reigns import Reign
+from pipeline.domain.release import Event, EventKind, ModelVersion
 from pipeline.domain.sightings import RunData
 from pipeline.domain.snapshots import PastSnapshot
 from pipeline.domain.sweeping import Point, Trial
@@ -257,6 +258,18 @@ class Ledger(Protocol):
 
     def stages(self, model: str) -> tuple[str, ...]:
         """Every stage that a version holds or has held."""
+        ...
+
+    def registration(self, model: str, version: str) -> Event | None:
+        """The event that registered a version; None for a version that there is not. Does not read all events."""
+        ...
+
+    def concerning(self, model: str, stage: str, *, version: str | None = None, after: str | None = None) -> tuple[Event, ...]:
+        """The events on which a move of `stage` is decided as on all of them, oldest first; the last one is the ledger's last.
+
+        version: which is to take it, with its approvals. after: the stage that it must have held. How a stage stood long ago is
+        not in them: what they refuse (Misuse, Conflict) is to be decided on all events.
+        """
         ...
 
     def append(

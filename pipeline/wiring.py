@@ -1,5 +1,5 @@
 """The composition root: the only module that picks backends. World: the stores of one project. Below it, taking data in.
-The stages of a run are stages.py's; what ends a run, and what moves a stage, is deeds.py's.
+The stages of a run are stages.py's; what ends a run is ending.py's, what moves a stage deeds.py's.
 
 No decision is made here, and nothing heavy is imported before it is used.
 """

@@ -10,10 +10,11 @@ from datetime import datetime
 from itertools import groupby, zip_longest
 from typing import Protocol
 
+from pipeline.backends.ledger_engines import RESTORE
 from pipeline.backends.ledger_index import derive_all
 from pipeline.backends.ledger_questions import Questions
 from pipeline.backends.ledger_seal import Head
-from pipeline.backends.ledger_store import RESTORE, Row
+from pipeline.backends.ledger_store import Row
 from pipeline.domain.record import digest_bytes
 from pipeline.domain.release import GENESIS, Event
 from pipeline.errors import Broken, Tampered

@@ -5,12 +5,27 @@ Answers are rows and numbers; that they are right is not known here: ledger.py's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from pipeline.backends.ledger_index import ENDS_REIGNS, HolderRow, IndexRow, holders, index, signatures
+from pipeline.domain.record import canonical_json
+from pipeline.domain.release import EventKind
+
+events = sa.table("events", sa.column("model"), sa.column("sequence"), sa.column("body"))
+
+RECENT = 50
+"""How many of a stage's last moves are looked at first: a rollback by more reads all."""
+
+
+class Concern(NamedTuple):
+    """Sequences of the events that concern a move, and who holds its stage by then."""
+
+    sequences: list[int]
+    holder: str | None
 
 
 class Questions:
@@ -60,6 +75,39 @@ class Questions:
         with self._indexed() as connection:
             return _stages(connection, model)
 
+    def concerning(self, model: str, head: int, stage: str, version: str | None, after: str | None) -> Concern | None:
+        """What a decision about a stage needs of events 1 to `head`; None where there are none. See ledger_reading.py.
+
+        A stage's moves from some event on make a stack that is the upper end of the whole one, so a version's time in a stage
+        shows by the moves since it was registered, and who holds one by those since it took it.
+        """
+        if not head:
+            return None
+        own = self.of_version(model, version, (EventKind.REGISTERED, EventKind.APPROVED)) if version is not None else []
+        moves = sa.select(index.c.sequence).where(index.c.model == model, index.c.kind != EventKind.APPROVED.value)
+        moves = moves.where(index.c.sequence <= head)
+        with self._indexed() as connection:
+            turn = connection.execute(_TURN_NOW, {"of": model, "stage": stage, "at": head}).first()
+            last = moves.where(index.c.stage == stage).order_by(index.c.sequence.desc()).limit(RECENT)
+            recent = list(connection.execute(last).scalars())
+            if turn and recent and turn[0] < recent[-1]:
+                recent += connection.execute(moves.where(index.c.stage == stage, index.c.sequence >= turn[0])).scalars()
+            if after is not None and own:
+                recent += connection.execute(moves.where(index.c.stage == after, index.c.sequence > own[0])).scalars()
+            revoked = index.c.kind == EventKind.REVOKED.value
+            recent += connection.execute(sa.select(index.c.sequence).where(index.c.model == model, revoked)).scalars()
+        found = {*own, *recent, *([turn[0]] if turn else []), head}
+        return Concern(sorted(sequence for sequence in found if sequence <= head), turn[1] if turn else None)
+
+    def of_version(self, model: str, version: str, kinds: Sequence[EventKind]) -> list[int]:
+        """Sequences of the events of some kinds about a version, oldest first. Its name ends an event's canonical JSON."""
+        joined = index.join(events, sa.and_(events.c.model == index.c.model, events.c.sequence == index.c.sequence))
+        asked = sa.select(index.c.sequence).select_from(joined).where(index.c.model == model)
+        asked = asked.where(index.c.kind.in_([kind.value for kind in kinds]))
+        ends = f'"version":{canonical_json(version)}}}\n'
+        with self._indexed() as connection:
+            return sorted(connection.execute(asked.where(events.c.body.endswith(ends, autoescape=True))).scalars())
+
     def signatures(self, model: str, *, start: int = 1) -> dict[int, str]:
         """Sequence → signature, from `start` on."""
         query = sa.select(signatures.c.sequence, signatures.c.signature)
@@ -96,6 +144,10 @@ _FIRST_STAGE = sa.select(sa.func.min(holders.c.stage)).where(_TURN)
 _NEXT_STAGE = _FIRST_STAGE.where(holders.c.stage > sa.bindparam("after"))
 _HELD = sa.select(holders.c.version).where(_TURN, holders.c.stage == sa.bindparam("stage"), _UPTO)
 _HELD = _HELD.order_by(holders.c.sequence.desc()).limit(1)
+
+
+_TURN_NOW = sa.select(holders.c.sequence, holders.c.version).where(_TURN, holders.c.stage == sa.bindparam("stage"), _UPTO)
+_TURN_NOW = _TURN_NOW.order_by(holders.c.sequence.desc()).limit(1)
 
 
 def _stages(connection: sa.Connection, model: str) -> tuple[str, ...]:

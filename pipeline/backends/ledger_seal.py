@@ -19,7 +19,7 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from pipeline.backends.ledger_store import RESTORE
+from pipeline.backends.ledger_engines import RESTORE
 from pipeline.domain.record import Record, Value, canonical_json, digest_bytes, digest_file
 from pipeline.errors import Broken, Tampered, TryLater
 

@@ -1,33 +1,32 @@
 """The ledger's table in a SQL database: rows in, rows out. SQLite from a path, PostgreSQL from a URL, through SQLAlchemy Core.
 
 Rows are only ever inserted. What a row means, and whether it is whole, is ledger.py's to say; what is asked of the index beside
-the events stands in ledger_questions.py. This turns the database's complaints into ours.
+the events stands in ledger_questions.py; connections and their complaints in ledger_engines.py.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from pipeline.backends import ledger_index as beside
+from pipeline.backends.ledger_engines import pragma, sqlite_engine, translated, url_of
 from pipeline.backends.ledger_index import Derived, HolderRow, IndexRow
 from pipeline.backends.ledger_questions import Questions
-from pipeline.errors import Broken, Misuse, Tampered, TryLater
+from pipeline.errors import Broken
 
 SCHEMA = "2"
 BARE = "1"
 """The schema before there was an index: events alone. Read as it is; the next append makes the index."""
 _CREATING = 7_205_759
 """The advisory lock under which processes make tables in PostgreSQL, one after the other."""
-RESTORE = "restore the ledger and its seal together from a backup; docs/runbook.md says how to tell which one is right"
 
 _tables = sa.MetaData()
 _events = sa.Table(
@@ -76,12 +75,12 @@ class EventStore:
     """
 
     def __init__(self, location: Path | str, patience: float) -> None:
-        url = _url(location)
+        url = url_of(location)
         self._patience = patience
         self.path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
         self.where = url.render_as_string(hide_password=True) if self.path is None else str(self.path)
         self._engine = (
-            _sqlite_engine(url, patience)
+            sqlite_engine(url, patience)
             if self.path
             else sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args={"connect_timeout": 10})
         )
@@ -106,8 +105,8 @@ class EventStore:
         for debris in (fresh, *(fresh.with_name(fresh.name + end) for end in ("-wal", "-shm", "-journal"))):
             debris.unlink(missing_ok=True)
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL, 0o600))
-        engine = _sqlite_engine(_url(fresh), self._patience)
-        _pragma(engine, "PRAGMA journal_mode=WAL")
+        engine = sqlite_engine(url_of(fresh), self._patience)
+        pragma(engine, "PRAGMA journal_mode=WAL")
         self._create_tables(engine)
         os.replace(fresh, self.path)
 
@@ -206,7 +205,7 @@ class EventStore:
         if self.path is None:
             return True
         with self._translated():
-            busy = _pragma(self._mine.connection or self._engine, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
+            busy = pragma(self._mine.connection or self._engine, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
         return not busy
 
     def _create_tables(self, engine: sa.Engine) -> None:
@@ -251,67 +250,5 @@ class EventStore:
             fix="install the Tuneline that wrote it, or a newer one",
         )
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The database's complaints as ours: locked or unreachable is TryLater, damaged is Tampered, the rest Broken."""
-        try:
-            yield
-        except IntegrityError:
-            raise
-        except (DBAPIError, sqlite3.Error, UnicodeDecodeError) as error:
-            # SQLAlchemy wraps what its own statements raise, not what pragmas and hooks do; and sqlite3 stumbles over its own
-            # messages where they quote damaged text.
-            said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
-            if self.path is None:
-                raise TryLater(f"the ledger does not answer: {said}", where=self.where, fix="try again") from error
-            if "locked" in said or "busy" in said:
-                raise TryLater(f"the ledger is locked: {said}", where=self.where, fix="try again") from error
-            if any(sign in said for sign in ("malformed", "not a database", "decode", "no such table", "no such column")):
-                raise Tampered(f"the file is damaged, or is no ledger: {said}", where=self.where, fix=RESTORE) from error
-            raise Broken(f"the ledger cannot be used: {said}", where=self.where, fix="look for free space and access") from error
-
-
-def _url(location: Path | str) -> sa.URL:
-    if isinstance(location, Path):
-        return sa.URL.create("sqlite", database=str(location))
-    fix = "give a file for SQLite, or postgresql+psycopg://USER@HOST/NAME"
-    try:
-        url = sa.make_url(location)
-    except (sa.exc.ArgumentError, ValueError):
-        raise Misuse("the ledger's URL cannot be read", fix=fix) from None
-    if url.get_backend_name() == "sqlite" and url.database and not url.database.startswith((":", "file:")):
-        return url
-    if url.get_backend_name() == "postgresql":
-        # SQLAlchemy 2.0 still takes a bare postgresql:// for psycopg2.
-        return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-    raise Misuse(f"a ledger cannot be kept in {url.drivername}:{'memory' if not url.database else ''}", fix=fix)
-
-
-def _sqlite_engine(url: sa.URL, patience: float) -> sa.Engine:
-    options = {"timeout": patience, "isolation_level": None}
-    engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=options)
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        # A transaction that reads first and writes later can not wait for its turn; one that is to write says so at once.
-        write = connection.get_execution_options().get("tuneline_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
-
-
-def _pragma(through: sa.Engine | sa.Connection, statement: str) -> Any:
-    """Run a pragma outside any transaction and return its first row."""
-    raw = through.raw_connection() if isinstance(through, sa.Engine) else through.connection
-    try:
-        cursor = raw.cursor()
-        row = cursor.execute(statement).fetchone()
-        cursor.close()
-        return row
-    finally:
-        if isinstance(through, sa.Engine):
-            raw.close()
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self.where, file=self.path is not None)

@@ -16,7 +16,8 @@ from pipeline.domain.gating import GateDecision
 from pipeline.domain.measured import EvaluationReport
 from pipeline.domain.model import Champion, StageRun, Starts, TrainingRun
 from pipeline.domain.record import Record, Value
-from pipeline.domain.release import Event, ModelVersion, reigns
+from pipeline.domain.reigns import reigns
+from pipeline.domain.release import Event, ModelVersion
 from pipeline.errors import Broken
 
 

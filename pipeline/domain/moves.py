@@ -1,6 +1,7 @@
 """Whether a stage may move: promotion and rollback as pure decisions over a model's events.
 
-What is decided here is carried out by pipeline/moving.py. Nothing here reads files, aliases or clocks.
+What is decided here is carried out by pipeline/moving.py. Nothing here reads files, aliases or clocks. `events` are all
+of a model's, or those that concern the move and the last one (ports.Ledger.concerning): a decision comes out the same.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.domain.record import Value
-from pipeline.domain.release import TAKING, Event, EventKind, reigns, revoked, stack, version_record
+from pipeline.domain.reigns import reigns
+from pipeline.domain.release import TAKING, Event, EventKind, revoked, stack, version_record
 from pipeline.errors import Conflict, Misuse, RulesUnmet
 
 CLEAN_STAGE = "production"
@@ -46,7 +48,7 @@ def plan_promotion(
     done = reigns(events, stage)[-1].since if current == version else None
     if done is None and (missing := tuple(unmet(events))):
         raise RulesUnmet("\n".join([f"{stage} does not take version {version} yet:", *(f"  - {said}" for said in missing)]))
-    return Move(stage=stage, version=version, leaves=current, expected=len(events), done=done)
+    return Move(stage=stage, version=version, leaves=current, expected=_head(events), done=done)
 
 
 def plan_rollback(events: Sequence[Event], stage: str, *, to: str | None, leaving: str) -> Move:
@@ -60,7 +62,7 @@ def plan_rollback(events: Sequence[Event], stage: str, *, to: str | None, leavin
     if current != leaving or current == to:
         last = _last_move(events, stage)
         if last and current is not None and _did(last, leaving=leaving, to=to, current=current):
-            return Move(stage=stage, version=current, leaves=leaving, expected=len(events), done=last)
+            return Move(stage=stage, version=current, leaves=leaving, expected=_head(events), done=last)
         raise _not_held(events, stage, leaving, current)
     below = held[:-1]
     if not below:
@@ -73,13 +75,17 @@ def plan_rollback(events: Sequence[Event], stage: str, *, to: str | None, leavin
             f"version {to} has not held {stage} before {leaving}",
             fix=f"roll back to one of {', '.join(dict.fromkeys(reversed(below)))}, or promote {to}",
         )
-    return Move(stage=stage, version=to or below[-1], leaves=leaving, expected=len(events))
+    return Move(stage=stage, version=to or below[-1], leaves=leaving, expected=_head(events))
 
 
 def touched(events: Iterable[Event], stage: str) -> Event | None:
     """The first of `events` after which a decision about `stage` has to be taken anew, or None."""
     unsettling = {EventKind.REVOKED, EventKind.ERASED}
     return next((e for e in events if (e.stage == stage and e.event in _MOVING) or e.event in unsettling), None)
+
+
+def _head(events: Sequence[Event]) -> int:
+    return events[-1].sequence if events else 0
 
 
 _MOVING = TAKING | {EventKind.ROLLED_BACK}

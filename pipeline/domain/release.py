@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 
 from pydantic import AwareDatetime, model_validator
 
-from pipeline.domain.record import FileDigest, Record, Value, canonical_json, digest_bytes
+from pipeline.domain.record import FileDigest, Record, canonical_json, digest_bytes
 from pipeline.errors import Broken, Misuse, Tampered
 
 GENESIS = "0" * 64
@@ -159,18 +159,10 @@ class ReleaseRecord(Record):
     changed: bool
 
 
-class Reign(Value):
-    """A time during which one version held a stage: the event that began it, and the one that ended it (None: still holds)."""
-
-    version: str
-    since: Event
-    until: Event | None = None
-
-
 def stack(events: Iterable[Event], stage: str) -> tuple[str, ...]:
     """Versions that hold or held `stage` and can be rolled back to, oldest first; the last one holds it now."""
     versions: list[str] = []
-    for _, versions in _moves(events, stage):  # noqa: B007 - the last one counts
+    for _, versions in moves_of(events, stage):  # noqa: B007 - the last one counts
         pass
     return tuple(versions)
 
@@ -187,40 +179,6 @@ def until(events: Iterable[Event], at: datetime) -> tuple[Event, ...]:
     An event counts from the latest time written so far, so a clock that was set back puts no event before an earlier one.
     """
     return tuple(takewhile(lambda event: event.at <= at, events))
-
-
-def reigns(events: Iterable[Event], stage: str) -> tuple[Reign, ...]:
-    """Who held `stage`, one after the other, oldest first. Times in which nobody did lie between an end and the next start."""
-    past: list[Reign] = []
-    for event, versions in _moves(events, stage):
-        now = versions[-1] if versions else None
-        current = past[-1] if past and past[-1].until is None else None
-        if now == (current.version if current else None):
-            continue
-        if current:
-            past[-1] = current.model_copy(update={"until": event})
-        if now is not None:
-            past.append(Reign(version=now, since=event))
-    return tuple(past)
-
-
-def reign_at(events: Sequence[Event], stage: str, when: datetime | None = None) -> Reign | None:
-    """The reign in which an instant (default: now) falls."""
-    seen = events if when is None else until(events, when)
-    begun = [reign for reign in reigns(events, stage) if reign.since.sequence <= len(seen)]
-    if not begun or (begun[-1].until is not None and begun[-1].until.sequence <= len(seen)):
-        return None
-    return begun[-1]
-
-
-def of_stage(event: Event, stage: str | None) -> bool:
-    """Whether an event belongs to the history of a stage: it names it, or ends reigns of any."""
-    return stage is None or event.stage == stage or event.event in (EventKind.REVOKED, EventKind.ERASED)
-
-
-def latest_of(events: Sequence[Event], stage: str | None, count: int) -> tuple[Event, ...]:
-    """The last `count` events of a stage's history, oldest first."""
-    return tuple(e for e in events if of_stage(e, stage))[-count:]
 
 
 def registrations(events: Iterable[Event]) -> dict[str, Event]:
@@ -263,19 +221,7 @@ def resolve(events: Sequence[Event], text: str, stages: Sequence[str] = ()) -> s
     raise Misuse(f"there is no version {text[:100]!r}", fix=_what_there_is(events))
 
 
-def first_broken_link(events: Iterable[Event]) -> str | None:
-    """What is wrong with the chain of one model's events, in sequence order; None when it holds."""
-    previous, expected = GENESIS, 1
-    for event in events:
-        if event.sequence != expected:
-            return f"event {expected} of {event.model} is missing: {event.sequence} follows"
-        if event.previous != previous:
-            return f"event {event.sequence} of {event.model} does not follow the event before it"
-        previous, expected = event.digest, expected + 1
-    return None
-
-
-def _moves(events: Iterable[Event], stage: str) -> Iterator[tuple[Event, list[str]]]:
+def moves_of(events: Iterable[Event], stage: str) -> Iterator[tuple[Event, list[str]]]:
     """Each event that may touch the stage's stack, with the stack after it."""
     versions: list[str] = []
     for event in events:

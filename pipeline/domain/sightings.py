@@ -11,7 +11,8 @@ from typing import Self
 from pydantic import model_validator
 
 from pipeline.domain.record import Value
-from pipeline.domain.release import Event, EventKind, ModelVersion, holder, reigns, revoked
+from pipeline.domain.reigns import reigns
+from pipeline.domain.release import Event, EventKind, ModelVersion, holder, revoked
 
 
 class DataFile(Value):

@@ -15,7 +15,8 @@ from zoneinfo import ZoneInfo
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from pipeline.domain.record import Value
-from pipeline.domain.release import Event, EventKind, holder, registrations, reigns, stack, version_record
+from pipeline.domain.reigns import reigns
+from pipeline.domain.release import Event, EventKind, holder, registrations, stack, version_record
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

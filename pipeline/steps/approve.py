@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from pipeline.domain.release import Event, EventKind, resolve, revoked, version_record
+from pipeline.domain.release import Event, EventKind, revoked
 from pipeline.domain.stage_rules import StageRules
 from pipeline.domain.wording import check_words
 from pipeline.errors import Conflict, Misuse, TryLater
-from pipeline.moving import ATTEMPTS, Anchor, known_events, no_anchor, utc_now
+from pipeline.moving import ATTEMPTS, Anchor, no_anchor, registered, resolved, utc_now
 from pipeline.ports import Ledger
 
 
@@ -36,8 +36,9 @@ def approve(
         raise Misuse(f"there is no stage {to[:60]!r}", fix=f"stages are {', '.join(stages)} (params.yaml, release.stages)")
     valid = timedelta(days=(rules or {}).get(to, StageRules()).approvals.valid_days)
     for _ in range(ATTEMPTS):
-        events = known_events(model, ledger)
-        record = version_record(events, resolve(events, version, stages))
+        number = resolved(version, model, ledger, stages)
+        record = registered(model, number, ledger)
+        events = ledger.concerning(model, to, version=number)
         if record.version in revoked(events):
             raise Misuse(f"version {record.version} was revoked", fix="approve another version")
         at = now()
@@ -50,7 +51,7 @@ def approve(
             event = ledger.append(
                 model,
                 EventKind.APPROVED,
-                expected=len(events),
+                expected=events[-1].sequence,
                 version=record.version,
                 subject=record.digest,
                 stage=to,

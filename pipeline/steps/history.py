@@ -8,7 +8,8 @@ from datetime import datetime
 from pipeline.domain.erasure import erasures
 from pipeline.domain.lineage import Holding
 from pipeline.domain.record import Value
-from pipeline.domain.release import Event, EventKind, of_stage
+from pipeline.domain.reigns import of_stage
+from pipeline.domain.release import Event, EventKind
 from pipeline.domain.wording import no_such_model
 from pipeline.errors import Misuse
 from pipeline.moving import known_events

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.moves import plan_promotion
-from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, resolve
+from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord
 from pipeline.domain.stage_rules import Roles, StageRules, decide_promotion
 from pipeline.domain.wording import check_words
 from pipeline.errors import Misuse, Tampered
-from pipeline.moving import Anchor, carry_out, known_events, no_anchor, utc_now
+from pipeline.moving import Anchor, carry_out, no_anchor, resolved, utc_now
 from pipeline.ports import Archive, Ledger, Registry, Traffic
 
 
@@ -45,7 +45,7 @@ def promote(
     check_words(actor=by, reason=reason)
     if to not in stages:
         raise Misuse(f"there is no stage {to[:60]!r}", fix=f"stages are {', '.join(stages)} (params.yaml, release.stages)")
-    number = resolve(known_events(model, ledger), version, stages)
+    number = resolved(version, model, ledger, stages)
     asked = (rules or {}).get(to, StageRules())
 
     def unmet(events: Sequence[Event]) -> list[str]:
@@ -58,6 +58,9 @@ def promote(
         lambda events: plan_promotion(events, number, to, unmet=unmet),
         EventKind.ADOPTED if adopting else EventKind.PROMOTED,
         model=model,
+        stage=to,
+        version=number,
+        after=asked.after,
         by=by,
         reason=reason,
         registry=registry,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from pipeline.domain.moves import plan_rollback
-from pipeline.domain.release import EventKind, ReleaseRecord, holder, resolve
+from pipeline.domain.release import EventKind, ReleaseRecord
 from pipeline.domain.stage_rules import Roles, StageRules
 from pipeline.domain.wording import check_words
 from pipeline.errors import Misuse
-from pipeline.moving import Anchor, carry_out, known_events, no_anchor, refuse_others, utc_now
+from pipeline.moving import Anchor, carry_out, known_events, no_anchor, refuse_others, resolved, utc_now
 from pipeline.ports import Ledger, Registry
 
 
@@ -38,17 +38,18 @@ def rollback(
     """
     check_words(actor=by, reason=reason)
     refuse_others(stage, rules, by, roles)
-    events = known_events(model, ledger)
-    held = holder(events, stage)
+    held = ledger.holder(model, stage)
     if leaving is None and held is None:
+        events = known_events(model, ledger)
         stages = sorted({e.stage for e in events if e.stage})
         raise Misuse(f"no version holds {stage[:60]!r}", fix=f"stages that were held: {', '.join(stages) or 'none'}")
-    left = resolve(events, leaving) if leaving is not None else str(held)
-    target = resolve(events, to) if to is not None else None
+    left = resolved(leaving, model, ledger) if leaving is not None else str(held)
+    target = resolved(to, model, ledger) if to is not None else None
     return carry_out(
         lambda seen: plan_rollback(seen, stage, to=target, leaving=left),
         EventKind.ROLLED_BACK,
         model=model,
+        stage=stage,
         by=by,
         reason=reason,
         registry=registry,

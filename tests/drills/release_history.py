@@ -7,11 +7,17 @@ on what the one before it left, and no one saw a state from before something tha
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from pipeline.domain.release import TAKING, Event, EventKind, first_broken_link
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "release"))
+
+from whole_chain import first_broken_link
+
+from pipeline.domain.release import TAKING, Event, EventKind
 
 Outcome = Literal["won", "held already", "lost", "unknown", "refused", "saw", "broken"]
 

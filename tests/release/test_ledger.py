@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from whole_chain import first_broken_link
 
-from pipeline.backends import ledger_store
+from pipeline.backends import ledger_engines, ledger_store
 from pipeline.backends.ledger import SqlLedger
 from pipeline.backends.ledger_seal import SealFile
 from pipeline.backends.ledger_store import EventStore, Row, Taken
 from pipeline.domain.record import digest_bytes
-from pipeline.domain.release import Event, EventKind, first_broken_link
+from pipeline.domain.release import Event, EventKind
 from pipeline.errors import Broken, Conflict, Misuse, Tampered, TryLater, TunelineError
 
 FORK = multiprocessing.get_context("fork")
@@ -117,7 +118,7 @@ def test_urls() -> None:
     for bad in ("mysql://h/d", "sqlite://", "sqlite:///:memory:", "not a url", "sqlite:///file:x?uri=true"):
         with pytest.raises(Misuse, match="ledger"):
             SqlLedger(bad)
-    assert ledger_store._url("postgresql://u:secret@h/d").drivername == "postgresql+psycopg"
+    assert ledger_engines.url_of("postgresql://u:secret@h/d").drivername == "postgresql+psycopg"
 
 
 def test_the_tables_compile_for_postgresql() -> None:

@@ -12,26 +12,48 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from release_world import MODEL, World
 
+from pipeline.backends import ledger_questions
 from pipeline.backends.ledger import SqlLedger
 from pipeline.backends.ledger_seal import BLOCK
 from pipeline.domain.lineage import holding
-from pipeline.domain.release import GENESIS, Event, EventKind, holder, latest_of, reign_at, stack
-from pipeline.errors import Conflict, Tampered
+from pipeline.domain.moves import plan_promotion, plan_rollback
+from pipeline.domain.reigns import latest_of, reign_at
+from pipeline.domain.release import (
+    GENESIS,
+    Event,
+    EventKind,
+    ModelVersion,
+    holder,
+    registrations,
+    resolve,
+    revoked,
+    stack,
+)
+from pipeline.domain.stage_rules import ApprovalRules, StageRules, decide_promotion
+from pipeline.errors import Conflict, Misuse, RulesUnmet, Tampered
+from pipeline.moving import planned, resolved
 from pipeline.steps.history import at, history
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 STAGES = ("staging", "production")
 
 
-def add(ledger: SqlLedger, kind: EventKind, version: str, stage: str | None, at: datetime = START, reason: str = "r") -> Event:
+RECORD: dict[str, Any] = {"name": "desk", "run_id": "r", "commit": "c", "tag": "t", "dirty": False, "files": ()}
+RECORD |= {"training": "a" * 64, "evaluation": "b" * 64, "decision": "c" * 64}
+
+
+def add(
+    ledger: SqlLedger, kind: EventKind, version: str, stage: str | None, at: datetime = START, reason: str = "r", **more: str
+) -> Event:
     head = ledger.head("desk")[0]
-    words = {"version": version, "subject": "0" * 64, "stage": stage, "leaves": None, "actor": "ada", "reason": reason}
+    words = {"version": version, "subject": "0" * 64, "stage": stage, "leaves": None, "actor": "ada", "reason": reason, **more}
     return ledger.append("desk", kind, expected=head, at=at, **words)
 
 
@@ -71,6 +93,72 @@ def test_the_index_answers_as_the_events_do(moves: list[tuple[str, str, int]], m
                 assert at("desk", stage, when, ledger=fresh, stages=STAGES) == holding(events, "desk", stage, when)
         assert fresh.latest("desk", count=4) == events[-4:]
         assert fresh.verify() == ()
+
+
+def outcome(decide: Callable[[], object]) -> object:
+    try:
+        return decide()
+    except (Misuse, Conflict, RulesUnmet) as error:
+        return type(error), str(error)
+
+
+deeds = st.tuples(
+    st.sampled_from(["to", "to", "to", "back", "revoke", "approve", "register"]), st.sampled_from("123456"), st.integers(0, 50)
+)
+
+
+@settings(max_examples=25)
+@given(st.lists(deeds, max_size=14), st.sampled_from("123456"), st.sampled_from([None, "staging", "production"]))
+def test_a_move_is_decided_on_what_concerns_it_as_on_all(
+    moves: list[tuple[str, str, int]], version: str, after: str | None
+) -> None:
+    """With a look at two moves of a stage only, so that most of the ledger stays unread."""
+    rules = StageRules(after=after, hours=0.4 if after else 0.0, approvals=ApprovalRules(count=1))
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ledger_questions, "RECENT", 2)
+        ledger = SqlLedger(Path(folder) / "ledger.db")
+        for deed, number, minutes in [("register", "1", 0), *moves]:
+            when = START + timedelta(minutes=minutes)
+            events, known = ledger.events("desk"), registrations(ledger.events("desk"))
+            if deed == "register":
+                new = str(len(known) + 1)
+                record = ModelVersion(**RECORD, version=new, adapter_digest=new * 64)
+                add(ledger, EventKind.REGISTERED, new, None, when, subject=record.digest, record=record.to_json())
+            elif number in known and deed == "approve":
+                stage = STAGES[minutes % 2]
+                add(ledger, EventKind.APPROVED, number, stage, when, subject=known[number].subject, actor="bob")
+            elif number in known and number not in revoked(events):
+                play(ledger, [(deed, number, minutes)])
+        whole, fresh = ledger.events("desk"), SqlLedger(Path(folder) / "ledger.db")
+        words = {"actor": "carol", "now": START + timedelta(minutes=70)}
+        for stage in STAGES:
+            promotion = lambda seen: plan_promotion(  # noqa: E731
+                seen,
+                version,
+                stage,  # noqa: B023 - called at once
+                unmet=lambda those: decide_promotion(those, version, stage, rules, **words),  # noqa: B023
+            )
+            decided = outcome(lambda: planned(promotion, "desk", stage, fresh, version=version, after=after))  # noqa: B023
+            assert decided == outcome(lambda: promotion(whole))  # noqa: B023
+            for leaving, to in ((holder(whole, stage) or "1", None), (version, None), (holder(whole, stage) or "1", version)):
+                back = lambda seen: plan_rollback(seen, stage, to=to, leaving=leaving)  # noqa: B023, E731
+                assert outcome(lambda: planned(back, "desk", stage, fresh)) == outcome(lambda: back(whole))  # noqa: B023
+        for text in (version, f"v{version}", *STAGES, "0" * 8, (version * 64)[:10]):
+            asked = outcome(lambda: resolved(text, "desk", fresh, STAGES))  # noqa: B023
+            assert asked == outcome(lambda: resolve(whole, text, STAGES))  # noqa: B023
+        assert fresh.registration("desk", version) == registrations(whole).get(version)
+
+
+def test_what_concerns_a_move_is_little(world: World) -> None:
+    for name in ("one", "two", "three"):
+        world.register(name)
+    for turn in range(40):
+        world.promote(str(1 + turn % 3))
+        world.promote(str(1 + turn % 3), to="staging")
+    part = SqlLedger(world.ledger.where and Path(world.ledger.where)).concerning(MODEL, "production", version="2")
+    assert len(part) < len(world.ledger.events(MODEL)) / 1.5
+    assert part[-1] == world.ledger.events(MODEL)[-1]
+    assert sum(event.stage == "staging" for event in part) == 1, "the last event of all"
 
 
 @pytest.fixture

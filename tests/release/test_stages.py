@@ -8,17 +8,17 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from whole_chain import first_broken_link
 
 from pipeline.domain.lineage import holding
 from pipeline.domain.moves import plan_promotion, plan_rollback, touched
+from pipeline.domain.reigns import reigns
 from pipeline.domain.release import (
     GENESIS,
     Event,
     EventKind,
     ModelVersion,
-    first_broken_link,
     holder,
-    reigns,
     resolve,
     stack,
     until,
