@@ -65,15 +65,15 @@ class World:
         return version
 
     def promote(self, version: str, stage: str = "production") -> None:
-        self._append(EventKind.PROMOTED, version, self._subject(version), stage=stage)
+        self._append(EventKind.PROMOTED, version, self.subject(version), stage=stage)
 
     def roll_back(self, stage: str = "production") -> str:
         held = stack(self.ledger.events(MODEL), stage)
-        self._append(EventKind.ROLLED_BACK, held[-2], self._subject(held[-2]), stage=stage, leaves=held[-1])
+        self._append(EventKind.ROLLED_BACK, held[-2], self.subject(held[-2]), stage=stage, leaves=held[-1])
         return held[-2]
 
     def revoke(self, version: str) -> None:
-        self._append(EventKind.REVOKED, version, self._subject(version))
+        self._append(EventKind.REVOKED, version, self.subject(version))
 
     def files(self, version: str) -> Path:
         return self.registry.artifacts(MODEL, version) / "artifacts" / "adapter"
@@ -87,7 +87,7 @@ class World:
         maker = BuiltIn(lambda: self.base, model_params(self.base, self.task), rows=rows, queue=queue)
         return ReleaseEngine(MODEL, params, maker=maker, ledger=self.ledger, registry=self.registry, **keys)
 
-    def _subject(self, version: str) -> str:
+    def subject(self, version: str) -> str:
         made = (e for e in self.ledger.events(MODEL) if e.event is EventKind.REGISTERED and e.version == version)
         return next(made).subject
 
