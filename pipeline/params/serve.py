@@ -52,7 +52,7 @@ class CanaryParams(Section):
     stage: str = "staging"
     """Who holds this stage gets the share."""
     share: Fraction = 0.0
-    """Of the requests that pin no version, how many the canary answers; 0: none."""
+    """Of the requests that pin no version, how many the canary release answers; 0: none."""
 
 
 class ShadowParams(Section):
@@ -63,7 +63,7 @@ class ShadowParams(Section):
 
 
 class SloParams(Section):
-    """Each is kept over the canary's last `window` requests; one that is None is not kept."""
+    """Each is kept over the canary release's last `window` requests; one that is None is not kept."""
 
     errors: Fraction | None = 0.02
     """Share of requests that may fail."""
@@ -78,8 +78,8 @@ class SloParams(Section):
     window: Count = 500
     """So many requests back are looked at."""
     then: Literal["stop", "roll_back"] = "stop"
-    """What becomes of a canary that breaks one. stop: it gets no more requests until another holds its stage, or the server
-    starts anew. roll_back: its stage is rolled back in the ledger as well. An alarm is raised either way."""
+    """What becomes of a canary release that breaks one. stop: it gets no more requests until another holds its stage, or the
+    server starts anew. roll_back: its stage is rolled back in the ledger as well. An alarm is raised either way."""
 
 
 class RateParams(Section):

@@ -1,7 +1,7 @@
 """The engine: answers asks by the release that the ledger names, in step with it. Implements asked.Engine over any Maker.
 
 following.py decides who answers; the maker makes the answers; here an ask is given to one release, which it keeps to its end, and
-what becomes of it is counted, watched (canaries) and repeated unheard (shadows).
+what becomes of it is counted, watched (canary releases) and repeated unheard (shadows).
 """
 
 from __future__ import annotations

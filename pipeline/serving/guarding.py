@@ -1,4 +1,4 @@
-"""Keeps a canary to the declared objectives: the first that it breaks takes its share away, and its stage if params say so."""
+"""Keeps a canary release to the declared objectives: the first it breaks takes its share away, and its stage if params say so."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.serving.following import Follower
 from pipeline.serving.watching import Outcome, Watch
 
 Breach = Callable[[str, str, str], None]
-"""Called in a thread with version, stage and a sentence, when a canary breaks its objectives and is to be rolled back."""
+"""Called in a thread with version, stage and a sentence, when a canary release breaks its objectives and is to be rolled back."""
 
 
 class CanaryGuard:
-    """stage: of the canary. roll_back: what takes the stage back in the ledger; None: nobody does."""
+    """stage: of the canary release. roll_back: what takes the stage back in the ledger; None: nobody does."""
 
     def __init__(self, slo: SloParams, stage: str, follower: Follower, alarms: Alarms, roll_back: Breach | None) -> None:
         self._slo, self._stage, self._follower, self._alarms, self._roll_back = slo, stage, follower, alarms, roll_back
@@ -24,7 +24,7 @@ class CanaryGuard:
         self._watches: dict[str, Watch] = {}
 
     def note(self, release: Release, outcome: Outcome) -> bool:
-        """What became of a request to the canary; whether that stopped it."""
+        """What became of a request to the canary release; whether that stopped it."""
         with self._lock:
             broken = self._watch(release).note(outcome)
         return self._judge(release, broken)
@@ -43,7 +43,7 @@ class CanaryGuard:
     def _judge(self, release: Release, broken: str | None) -> bool:
         if broken is None or not self._follower.stop("canary", release.version):
             return False
-        sentence = f"the canary {release.name} was stopped: {broken}"
+        sentence = f"the canary release {release.name} was stopped: {broken}"
         self._alarms.set(f"canary {release.version}", sentence)
         if self._slo.then == "roll_back" and self._roll_back is not None:
             threading.Thread(target=self._take_back, args=(release.version, sentence), daemon=True).start()

@@ -1,4 +1,4 @@
-"""Who answers an ask: a pinned release, the canary for its share, else who holds the served stage. Pure.
+"""Who answers an ask: a pinned release, the canary release for its share, else who holds the served stage. Pure.
 
 A share is taken by the hash of the ask's id: the same id is answered by the same side, today and in a test, on every server.
 """
