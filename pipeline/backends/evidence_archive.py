@@ -75,6 +75,7 @@ def _streams(content: Mapping[str, bytes | Path], sums: list[str]) -> Iterator[t
         with ExitStack() as stack:
             stream: Any = stack.enter_context(held.open("rb")) if isinstance(held, Path) else io.BytesIO(held)
             sums.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  ./{path}\n")
-            size = stream.tell()
+            # Not tell(): of bytes in memory the digest is taken without reading on.
+            size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
             yield path, stream, size

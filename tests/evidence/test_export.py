@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -88,6 +89,10 @@ def test_the_same_release_gives_the_same_archive(world: EvidenceWorld, tmp_path:
     assert pack(gathered(world, "production"), tmp_path / "two.tar") == first
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     with tarfile.open(tmp_path / "one.tar") as archive:
+        held = {m.name: archive.extractfile(m).read() for m in archive.getmembers()}
+        sums = dict(reversed(line.split("  ./")) for line in held.pop("SHA256SUMS").decode().splitlines())
+        assert {name: hashlib.sha256(content).hexdigest() for name, content in held.items()} == sums
+        assert b"model_signing verify" in held["README.md"]
         assert all(m.isfile() and m.mtime == 0 and m.uname == "" and not m.name.startswith("/") for m in archive.getmembers())
     pack(gathered(world), tmp_path / "folder")
     listed = (tmp_path / "folder" / "SHA256SUMS").read_text()
