@@ -21,3 +21,15 @@ def lively(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("lively")
     return build_lively_base(folder / "base", build_tiny_base(folder / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def adapters(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """Four LoRAs, and what each answers."""
+    from serving_world import expected, make_adapter
+
+    home = tmp_path_factory.mktemp("adapters")
+    folders = {str(n): make_adapter(lively, home / str(n), seed=n) for n in range(1, 5)}
+    said = expected(lively, folders)
+    assert len({tuple(answers) for answers in said.values()}) == 4
+    return folders, said

@@ -7,22 +7,12 @@ import shutil
 import time
 
 import pytest
-from serving_world import MODEL, QUESTIONS, World, ask, expected, heard, listen, make_adapter
+from serving_world import MODEL, QUESTIONS, World, ask, heard, listen
 
 from pipeline.domain.serving import Ask, Full, NotServed
 from pipeline.errors import BadInput, Misuse, Tampered, TryLater
 from pipeline.serving.engine import ReleaseEngine
 from pipeline.serving.traffic import TrafficFile
-
-
-@pytest.fixture(scope="module")
-def adapters(lively, tmp_path_factory):
-    """Four LoRAs and what they answer."""
-    home = tmp_path_factory.mktemp("adapters")
-    folders = {str(n): make_adapter(lively, home / str(n), seed=n) for n in range(1, 5)}
-    said = expected(lively, folders)
-    assert len({tuple(answers) for answers in said.values()}) == 4
-    return folders, said
 
 
 @pytest.fixture
@@ -190,11 +180,11 @@ def test_a_full_queue_refuses_and_says_when(world, adapters, running):
     engine = running(world.engine(rows=2, queue=4))
 
     async def crowd():
-        return await asyncio.gather(*(heard(engine, ask(f"a{n}", most=40)) for n in range(60)), return_exceptions=True)
+        return await asyncio.gather(*(heard(engine, ask(f"a{n}", most=24)) for n in range(24)), return_exceptions=True)
 
     told = asyncio.run(crowd())
     full = [one for one in told if isinstance(one, Full)]
-    assert 0 < len(told) - len(full) < 60
+    assert 0 < len(told) - len(full) < 24
     assert all(not isinstance(one, Exception) or isinstance(one, Full) for one in told)
     assert all(one.retry_after >= 1.0 for one in full)
     until(lambda: (engine.health().waiting, engine.health().running) == (0, 0))
@@ -214,8 +204,8 @@ def test_who_vanishes_frees_the_place(world, adapters, running):
         await pieces.aclose()
 
     async def vanish():
-        for start in range(0, 200, 50):
-            tasks = [asyncio.create_task(one(n)) for n in range(start, start + 50)]
+        for start in range(0, 80, 40):
+            tasks = [asyncio.create_task(one(n)) for n in range(start, start + 40)]
             await asyncio.sleep(0.01)
             for task in tasks[::2]:
                 task.cancel()

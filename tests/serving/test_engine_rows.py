@@ -12,7 +12,7 @@ from tuner_kit import SHAPES, make
 from pipeline.domain.data import messages_to_input
 from pipeline.errors import BadInput
 
-QUESTIONS = [f"Where is {city}?" + " Tell me." * (n % 4) for n, city in enumerate(sorted(CITIES) * 3)]
+QUESTIONS = [f"Where is {city}?" + " Tell me." * (n % 4) for n, city in enumerate(sorted(CITIES) * 2)]
 TUNED = {
     "one": ("lora", 5, 0.1),
     "two": ("rslora", 6, 0.1),
@@ -84,7 +84,7 @@ def tagged(voice, r):
     return r
 
 
-@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.mark.parametrize("seed", [None, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rows_of_all_adapters_say_what_each_says_alone(world, seed):
     together, voices, expected = world
     asked = [(name, n) for n in range(len(QUESTIONS)) for name in voices]

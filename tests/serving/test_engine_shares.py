@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from modeling_kit import model_params
-from serving_world import QUESTIONS, World, ask, expected, heard, listen, make_adapter
+from serving_world import QUESTIONS, World, ask, heard, listen, make_adapter
 from test_engine import held, running, until  # noqa: F401 - a fixture
 
 from pipeline.domain.serving import Ask, NotServed
@@ -17,11 +17,9 @@ from pipeline.serving.traffic import TrafficFile
 from pipeline.serving.watching import Outcome, Watch
 
 
-@pytest.fixture(scope="module")
-def two(lively, tmp_path_factory):
-    home = tmp_path_factory.mktemp("two")
-    folders = {str(n): make_adapter(lively, home / str(n), seed=10 + n) for n in (1, 2)}
-    return folders, expected(lively, folders)
+@pytest.fixture
+def two(adapters):
+    return {name: adapters[0][name] for name in ("1", "2")}, adapters[1]
 
 
 @pytest.fixture
@@ -61,7 +59,7 @@ def test_a_share_is_drawn_by_the_ask_and_is_about_as_large_as_asked():
 def test_the_canary_answers_its_share_and_says_so(world, two, running):  # noqa: F811
     engine = running(world.engine(canary={"share": 0.5}))
     said = {}
-    for n in range(24):
+    for n in range(12):
         text, release = listen(engine, ask(f"a{n}"))
         assert text == two[1][release.version][0]
         assert release.role == ("canary" if of_share("canary", f"a{n}", 0.5) else "production")
@@ -79,7 +77,7 @@ def test_a_canary_that_fails_is_stopped_and_its_stage_rolled_back(world, two, ru
     running(engine)
     break_canary(engine, monkeypatch)
     failed = 0
-    for n in range(60):
+    for n in range(24):
         try:
             assert listen(engine, ask(f"a{n}"))[0] == two[1]["1"][0]
         except Broken:

@@ -20,10 +20,9 @@ from pipeline.serving.engine import ReleaseEngine
 
 
 @pytest.fixture(scope="module")
-def folders(lively, tmp_path_factory):
-    home = tmp_path_factory.mktemp("vllm")
-    made = {str(n): make_adapter(lively, home / str(n), seed=40 + n) for n in (1, 2)}
-    return made | {"dora": make_adapter(lively, home / "dora", seed=43, shape="dora")}
+def folders(lively, adapters, tmp_path_factory):
+    made = {name: adapters[0][name] for name in ("1", "2")}
+    return made | {"dora": make_adapter(lively, tmp_path_factory.mktemp("vllm") / "dora", seed=43, shape="dora")}
 
 
 @pytest.fixture
