@@ -126,8 +126,9 @@ class LedgerReading:
         """
         if self._identities is None:
             with self._looking(model) as there:
+                head = (self._store.head(model) or (0, GENESIS))[0] if there else 0
                 try:
-                    found = self._store.questions.concerning(model, self.head(model)[0], stage, version, after) if there else None
+                    found = self._store.questions.concerning(model, head, stage, version, after) if head else None
                     rows = self._store.at(model, found.sequences) if found else {}
                 except Bare:
                     found, rows = None, {}

@@ -26,8 +26,6 @@ from pipeline.backends.ledger import SqlLedger
 from pipeline.domain.release import EventKind
 from pipeline.moving import utc_now
 
-MOVES = 100
-
 
 class CuttingProxy:
     """A TCP proxy before a server. Armed, it lets one COMMIT of a transaction that inserted an event through, and hangs up.
@@ -78,7 +76,7 @@ class CuttingProxy:
                     inserted = False
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def proxied() -> Iterator[tuple[CuttingProxy, str, str]]:
     server = KillablePostgres()
     proxy = CuttingProxy(server.port)
@@ -87,8 +85,9 @@ def proxied() -> Iterator[tuple[CuttingProxy, str, str]]:
     server.close()
 
 
+@pytest.mark.parametrize("moves", [12, pytest.param(100, marks=pytest.mark.slow)])
 def test_on_postgresql_each_commit_whose_answer_is_lost_is_found_by_reading(
-    tmp_path: Path, proxied: tuple[CuttingProxy, str, str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, proxied: tuple[CuttingProxy, str, str], moves: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy, direct, through = proxied
     world = World(tmp_path)
@@ -103,17 +102,17 @@ def test_on_postgresql_each_commit_whose_answer_is_lost_is_found_by_reading(
         real(*words)  # type: ignore[arg-type]
 
     monkeypatch.setattr(world.ledger._store, "insert", counting)
-    for turn in range(MOVES):
+    for turn in range(moves):
         proxy.arm(wait=turn % 4 != 0)
         record = world.promote(str(1 + turn % 2))
         assert (record.changed, record.sequence, record.version) == (True, 3 + turn, str(1 + turn % 2))
-    assert proxy.cut == MOVES, "each commit lost its answer"
+    assert proxy.cut == moves, "each commit lost its answer"
     events = SqlLedger(direct).events(MODEL)
-    assert len(events) == 2 + MOVES
+    assert len(events) == 2 + moves
     assert first_broken_link(events) is None
     assert SqlLedger(direct).verify() == ()
-    assert [e.event for e in events[2:]] == [EventKind.PROMOTED] * MOVES
-    assert MOVES <= len(inserts) <= MOVES + MOVES // 4, "what the server had answered was found by reading, not by writing again"
+    assert [e.event for e in events[2:]] == [EventKind.PROMOTED] * moves
+    assert moves <= len(inserts) <= moves + moves // 4, "what the server had answered was found by reading, not by writing again"
 
 
 def test_on_sqlite_a_process_that_dies_between_the_commit_and_its_answer_has_made_one_event(world: World) -> None:
