@@ -132,19 +132,38 @@ def _read(headers: dict[str, str], whole: bytes) -> tuple[Told, int]:
 
 
 async def drill(
-    port: int, world: Any, params: Params, right: Right, *, requests: int, moves: int, clients: int, seed: int
+    port: int,
+    world: Any,
+    params: Params,
+    right: Right,
+    *,
+    requests: int,
+    moves: int,
+    clients: int,
+    seed: int,
+    first: bool = False,
 ) -> Load:
     """Stream `requests` answers while production is promoted and rolled back `moves` times, spread over them.
 
-    world: the project's stores, opened here; the server has its own.
+    world: the project's stores, opened here; the server has its own. first: end with the first thing that is wrong.
     """
     load, seen = Load(held=world.ledger.holder(MODEL, "production")), _Seen()
     ended = asyncio.Event()
-    await asyncio.gather(
-        _move(load, seen, world, params, requests, moves, random.Random(seed), ended),
-        *(_stream(load, seen, port, right, random.Random(seed * 1000 + number), ended) for number in range(clients)),
-    )
+    mover = asyncio.create_task(_move(load, seen, world, params, requests, moves, random.Random(seed), ended))
+    streams = [_stream(load, seen, port, right, random.Random(seed * 1000 + number), ended) for number in range(clients)]
+    watching = asyncio.create_task(_end_when_wrong(load, ended)) if first else None
+    await asyncio.gather(*streams)
+    if watching is not None:
+        watching.cancel()
+        mover.cancel()
+    await asyncio.gather(mover, return_exceptions=first)
     return load
+
+
+async def _end_when_wrong(load: Load, ended: asyncio.Event) -> None:
+    while not load.wrong:
+        await asyncio.sleep(0.01)
+    ended.set()
 
 
 class _Seen:

@@ -46,7 +46,7 @@ def serve_params(clients, rows):
 
 
 def tell(load, seconds, swaps):
-    lags = sorted(load.lags)
+    lags = sorted(load.lags) or [0.0]
     print(
         f"\n{load.answered} answered ({load.pinned} pinned, {load.across} while production moved), {load.events} events, "
         f"{load.moves} moves, {len(load.wrong)} wrong, {seconds:.0f} s; by version {load.by_version}; in answers after "
@@ -61,7 +61,11 @@ def run(made, *, requests, moves, clients=16, rows=32, seed=7, plant=None):
     with served(stores, params, plant) as desk:
         engine = desk.hosted.engine
         own = project(world.root)  # who moves releases has connections of their own
-        load = asyncio.run(drill(desk.port, own, params, right, requests=requests, moves=moves, clients=clients, seed=seed))
+        load = asyncio.run(
+            drill(
+                desk.port, own, params, right, requests=requests, moves=moves, clients=clients, seed=seed, first=plant is not None
+            )
+        )
     tell(load, time.monotonic() - began, [swap.seconds for swap in engine._follower.swaps])
     return load, engine
 
