@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: drill-race drill-kill-release bench-release help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips bench-audit doctor clean
+.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-race drill-kill-release drill-swap bench-audit bench-release bench-serve doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -35,6 +35,9 @@ help:
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make drill-flips  every flipped byte of a release, every other harm to it and to its ledger, is found and named (minutes)"
+	@echo "make drill-race  ten thousand moves of eight processes, on SQLite and a PostgreSQL that is killed: one winner each (minutes)"
+	@echo "make drill-kill-release  SIGKILL at every change of the disk of register, promote, rollback: always a whole release (minutes)"
+	@echo "make bench-release  how long promotions and questions to a ledger of 100,000 events take (minutes)"
 	@echo "make bench-audit  audit verify beside sha256sum on the same files (minutes)"
 	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (a quarter of an hour)"
 	@echo "make drill-swap  a hundred promotions and rollbacks under 20,000 streamed requests: none lost, none by another (minutes)"
