@@ -39,7 +39,7 @@ help:
 	@echo "make drill-kill-release  SIGKILL at every change of the disk of register, promote, rollback: always a whole release (minutes)"
 	@echo "make bench-release  how long promotions and questions to a ledger of 100,000 events take (minutes)"
 	@echo "make bench-audit  audit verify beside sha256sum on the same files (minutes)"
-	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (a quarter of an hour)"
+	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (half an hour)"
 	@echo "make drill-swap  a hundred promotions and rollbacks under 20,000 streamed requests: none lost, none by another (minutes)"
 	@echo "make bench-serve serving beside a plain FastAPI app; how soon a swap shows (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
@@ -141,7 +141,6 @@ drill-kill-release: install
 bench-release: install
 	OMP_NUM_THREADS=1 $(BIN)/python bench/release.py
 
-.PHONY: drill-swap bench-serve
 drill-swap: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_swap.py
 
