@@ -17,10 +17,11 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-race drill-kill-release drill-swap bench-audit bench-release bench-serve doctor clean
+.PHONY: help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-race drill-kill-release drill-swap bench-audit bench-release bench-serve doctor clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
+	@echo "make test-slow   what takes too long for that: all drills, and a few long tests (hours)"
 	@echo "make demo-clean  forget the demo: its state, its runs' tags, its inbox"
 	@echo "make bench       timings of the demo, the no-change run, --help, and data (minutes)"
 	@echo "make bench-data  data in: speed and memory beside the chain a user would build; bench-data-full adds 10M rows"
@@ -64,6 +65,9 @@ demo-clean: install
 test: install lint
 	@# Two processes for two cores; a file stays in one, since its tests share what they made.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

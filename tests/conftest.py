@@ -34,6 +34,14 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+LONG = ("test_story", "test_killed", "test_sweep_story", "test_going_on", "test_purge", "test_openai_client", "test_curve_story")
+"""Modules that take minutes each, the longest first: begun first, so that two processes end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def environment_stays() -> Iterator[None]:
     """MLflow and Prefect leave their addresses in the environment, where the processes of later tests would find them."""

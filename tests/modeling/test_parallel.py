@@ -51,6 +51,7 @@ def nobody_left() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nobody_left")
+@pytest.mark.slow
 def test_two_processes_stop_together_and_go_on_with_spread_weights(alone: Job, tiny_base: Path, tmp_path: Path) -> None:
     job = new_job(Objective.SFT, tiny_base, tmp_path, dropout=0.0, batch_size=5, logging_steps=1, save_steps=100, eval_steps=2)
 

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from pipeline.backends.params_file import read_params
 from tests.story_town import PARAMS, Town
 
@@ -27,6 +29,7 @@ def _params(folder: Path, trials: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_sweep_is_killed_goes_on_and_writes_the_winner(town: Town, tmp_path: Path) -> None:
     params = _params(tmp_path, 3)
     before = params.read_text()
