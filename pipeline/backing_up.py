@@ -13,7 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.backends.backup_files import Backup, BackupWriter, unpack
+from pipeline.backends.backup_files import Backup, BackupWriter, is_sqlite, unpack
 from pipeline.backends.ledger_seal import SealFile
 from pipeline.domain.wording import without_password
 from pipeline.errors import Broken, Misuse, Tampered
@@ -37,15 +37,21 @@ def back_up(world: World, target: Path) -> Backup:
     project = world.project
     if not project.state.is_dir():
         raise Misuse("there is nothing to back up yet", where=str(project.state), fix="tuneline run")
+    if target.absolute().is_relative_to(project.state):
+        raise Misuse(
+            "a backup inside what it is of would hold itself, and be lost with it", where=str(target), fix="put it elsewhere"
+        )
     writer = BackupWriter(target)
     try:
         with world.scratch() as scratch:
             _add_ledger(writer, project)
-            if project.mlflow_db.exists():
-                writer.add_sqlite("state/mlflow.db", project.mlflow_db, scratch)
             _add_tags(writer, world, scratch)
             for path in _kept(project):
-                writer.add(f"state/{path.relative_to(project.state).as_posix()}", path)
+                name = f"state/{path.relative_to(project.state).as_posix()}"
+                if is_sqlite(path):
+                    writer.add_sqlite(name, path, scratch)
+                else:
+                    writer.add(name, path)
         return writer.finish(made=datetime.now(UTC), state=str(project.state), elsewhere=_elsewhere(world))
     except BaseException:
         writer.abandon()
@@ -103,13 +109,13 @@ def _add_tags(writer: BackupWriter, world: World, scratch: Path) -> None:
 
 
 def _kept(project: Project) -> Iterator[Path]:
-    """The files of the state that were not copied apart. Links are none of ours, and are left."""
-    apart = {project.mlflow_db.name, project.ledger.name}
+    """The files of the state, but the ledger's and what waits beside a database, which is in its copy. Links are none of ours."""
     for top in sorted(project.state.iterdir()):
-        if top.name in LEFT_OUT or any(top.name == name or top.name.startswith((f"{name}-", f"{name}.")) for name in apart):
+        if top.name in LEFT_OUT or top.name == project.ledger.name or top.name.startswith(f"{project.ledger.name}."):
             continue
         for path in sorted([top, *top.rglob("*")] if top.is_dir() and not top.is_symlink() else [top]):
-            if path.is_file() and not path.is_symlink():
+            beside = path.name.endswith(("-wal", "-shm", "-journal")) and path.with_name(path.name.rpartition("-")[0]).exists()
+            if path.is_file() and not path.is_symlink() and not beside:
                 yield path
 
 

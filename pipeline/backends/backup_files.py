@@ -22,6 +22,7 @@ from pipeline.domain.record import FileDigest, Record
 from pipeline.errors import BadInput, Broken, Misuse
 
 MANIFEST = "manifest.json"
+SQLITE = b"SQLite format 3\0"
 MANIFEST_LIMIT = 256 << 20
 _BLOCK = 1 << 20
 
@@ -65,9 +66,6 @@ class BackupWriter:
         with source:
             self._stream(name, source, os.fstat(source.fileno()).st_size)
 
-    def add_bytes(self, name: str, content: bytes) -> None:
-        self._stream(name, io.BytesIO(content), len(content))
-
     def add_sqlite(self, name: str, path: Path, scratch: Path) -> None:
         """A SQLite database as it stands between two transactions, whoever is writing to it."""
         copy = scratch / "database"
@@ -105,6 +103,15 @@ class BackupWriter:
         self._files.append(FileDigest(path=name, sha256=reading.digest.hexdigest(), bytes=size))
 
 
+def is_sqlite(path: Path) -> bool:
+    """Whether a file is a SQLite database, which must not be copied while somebody writes to it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except FileNotFoundError:
+        return False
+
+
 def unpack(source: Path, folder: Path) -> Backup:
     """Put the files of a backup below `folder`, which must be empty. Raises Broken when it is no whole backup."""
     try:
@@ -117,7 +124,10 @@ def unpack(source: Path, folder: Path) -> Backup:
     listed = folder / MANIFEST
     if found.pop(MANIFEST, None) is None or listed.stat().st_size > MANIFEST_LIMIT:
         raise Broken("it has no manifest at its end: it is cut off, or no backup", where=str(source), fix="take another backup")
-    backup = Backup.from_json(listed.read_text(encoding="utf-8"), where=f"{source}: {MANIFEST}")
+    try:
+        backup = Backup.from_json(listed.read_text(encoding="utf-8"), where=f"{source}: {MANIFEST}")
+    except UnicodeDecodeError as error:
+        raise Broken("its manifest is damaged", where=str(source), fix="take another backup") from error
     listed.unlink()
     wanted = {file.path: file.sha256 for file in backup.files}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

@@ -125,6 +125,25 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "evil").exists()
 
 
+def test_every_database_of_the_state_is_copied_between_two_transactions(world: World, tmp_path: Path) -> None:
+    path = world.project.serving / "traffic.db"
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("CREATE TABLE t (n)")
+        writer.execute("INSERT INTO t VALUES (1)")
+        made = back_up(world, tmp_path / "kept.tar")
+    names = {file.path for file in made.files}
+    assert {"state/serving/traffic.db", "state/mlflow.db"} <= names
+    assert not [name for name in names if name.endswith(("-wal", "-shm"))]
+    (tmp_path / "at").mkdir()
+    unpack(tmp_path / "kept.tar", tmp_path / "at")
+    with closing(sqlite3.connect(tmp_path / "at" / "state" / "serving" / "traffic.db")) as copy:
+        assert copy.execute("SELECT n FROM t").fetchall() == [(1,)], "what only the write-ahead log had"
+    with pytest.raises(Misuse, match="would hold itself"):
+        back_up(world, world.project.state / "kept.tar")
+
+
 def test_links_and_devices_are_refused(tmp_path: Path) -> None:
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE):
         source = tmp_path / f"{kind.decode()}.tar"
