@@ -8,7 +8,6 @@ that could not be written is told, and the next one stands for it: an event's di
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.backends.git import REFS, Git
+from pipeline.backends.write_once import write_once
 from pipeline.domain.proof import Anchor
 from pipeline.domain.record import canonical_json
 from pipeline.domain.release import Event
@@ -122,7 +122,7 @@ class FolderAnchors:
         files.makedirs(f"{root}/{model}", exist_ok=True)
         content = (canonical_json({"model": model, "sequence": sequence, "digest": digest}) + "\n").encode()
         if getattr(files, "protocol", None) in ("file", ("file", "local")):
-            _put_once(Path(place), content)
+            write_once(Path(place), content, mode=0o644)  # for others to read
         else:
             files.pipe_file(place, content)
         _refuse_fork(_parsed(self._read(files, place), model, sequence, place), digest)
@@ -173,21 +173,6 @@ def _refuse_fork(there: Anchor, digest: str) -> None:
     if there.digest != digest:
         fix = "tuneline audit verify says which one the ledger has; two ledgers write for one model, or one was rewritten"
         raise Broken(f"event {there.sequence} was anchored with another digest", where=there.where, fix=fix)
-
-
-def _put_once(place: Path, content: bytes) -> None:
-    """Write a file that is never written again, whole or not at all."""
-    fresh = place.with_name(f".{place.name}.{os.getpid()}.{threading.get_ident()}")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(fresh, place)
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _in_time(work: Callable[[], None]) -> str | None:

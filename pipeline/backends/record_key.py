@@ -6,13 +6,12 @@ is domain/privacy.py's knowledge.
 
 from __future__ import annotations
 
-import os
 import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import SecretStr
 
+from pipeline.backends.write_once import write_once
 from pipeline.domain.privacy import KEY_BYTES
 from pipeline.errors import Broken, Misuse
 
@@ -31,22 +30,9 @@ def project_key(path: Path, given: SecretStr | None = None) -> bytes:
             raise Misuse("TUNELINE_RECORD_KEY is no key", fix=f"give {2 * KEY_BYTES} hex digits: openssl rand -hex {KEY_BYTES}")
         return key
     if not path.exists():
-        _make(path)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_once(path, secrets.token_bytes(KEY_BYTES))
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise Broken("the key of the project is damaged", where=str(path), fix="restore it from a backup")
     return key
-
-
-def _make(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    # Of two processes that make it at once, one key counts: a link is refused where a name is taken.
-    with suppress(FileExistsError):
-        os.link(fresh, path)
-    fresh.unlink()

@@ -7,12 +7,12 @@ reads them. What is signed, and what a signature means, is not known here.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.backends.write_once import write_once
 from pipeline.domain.record import FileDigest, canonical_json, digest_bytes
 from pipeline.errors import Misuse, Tampered
 
@@ -140,18 +140,7 @@ def _make_key(path: Path) -> None:
 
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(fresh, path)
-    except FileExistsError:
-        pass
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_once(path, pem)
 
 
 def _envelope_signer(key: EllipticCurvePrivateKey) -> Any:
