@@ -19,7 +19,7 @@ from pipeline.ports import Found
 
 
 class AllWays:
-    """Sources (see ports/rows.py) that puts what it unpacks and fetches below `staging`, an empty folder that the caller removes."""
+    """Sources (see ports/rows.py) that puts what it unpacks and fetches below `staging`, an empty folder the caller removes."""
 
     def __init__(self, staging: Path) -> None:
         self._staging = staging
