@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     """Where serve.engine vllm finds its server: an address such as http://127.0.0.1:8000."""
     vllm_key: SecretStr | None = None
     """The key that is sent there, where one is wanted."""
+    ray_address: str | None = None
+    """Where compute.engine ray finds its cluster: HOST:PORT of the head (docs/ray.md). This machine must be a node of it."""
+    ray_token: SecretStr | None = None
+    """The cluster's token; without one Ray lets nobody in who is to be let in."""
     workers: Annotated[int, Field(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
     """How many processes take rows in; 1 keeps all work in one. What is written does not depend on it."""
     identities: Path | None = None
@@ -56,6 +60,8 @@ class Settings(BaseSettings):
     (docs/releases.md)."""
     actor_key: Path | None = None
     """The private key of whoever acts here, EC P-256 in PEM; needed where identities are kept."""
+    notify: SecretStr | None = None
+    """Whom notices go to: Apprise addresses such as mailtos://… or slack://…, with spaces or commas between (docs/people.md)."""
     actor: str | None = None
     """Who is acting, where a command is not told with --by; default the login name."""
 

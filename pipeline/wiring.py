@@ -24,6 +24,7 @@ from pipeline.ports import (
     Expectations,
     Judge,
     Ledger,
+    Notifier,
     PastRuns,
     Progress,
     RecordIndex,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from pipeline.backends.evidence import SignedEvidence
     from pipeline.backends.git import Git
     from pipeline.backends.identities import Identities
+    from pipeline.backends.notices import Notices
+    from pipeline.backends.run_book import Claim, RunBook
     from pipeline.backends.run_folder import RunFolder
     from pipeline.curation.row_rules import RowRules
     from pipeline.params import CleanParams, Params, SourceParams
@@ -51,6 +54,8 @@ class World:
 
     start: Path
     settings: Settings
+    claim: Claim | None = None
+    """The lease of the run that all this is opened for: once it is another's, ledger and git refuse what the run writes."""
 
     @classmethod
     def here(cls, start: Path | None = None) -> World:
@@ -60,7 +65,8 @@ class World:
     def git(self) -> Git:
         from pipeline.backends.git import Git
 
-        return Git.find(self.start)
+        found = Git.find(self.start)
+        return found.fenced(self.claim.model, self.claim.fence) if self.claim else found
 
     @cached_property
     def project(self) -> Project:
@@ -88,7 +94,16 @@ class World:
         from pipeline.backends.ledger import SqlLedger
 
         url = self.settings.ledger_url
-        return SqlLedger(url.get_secret_value() if url else self.project.ledger, identities=self.identities)
+        fence = self.run_book.fence(self.claim) if self.claim else None
+        return SqlLedger(url.get_secret_value() if url else self.project.ledger, identities=self.identities, fence=fence)
+
+    @cached_property
+    def run_book(self) -> RunBook:
+        """Which tick runs under whose lease, how ticks ended, and signals: in the ledger's database where that is shared."""
+        from pipeline.backends.run_book import RunBook
+
+        url = self.settings.ledger_url
+        return RunBook.beside(url.get_secret_value() if url else self.project.ledger)
 
     @cached_property
     def identities(self) -> Identities | None:
@@ -121,6 +136,13 @@ class World:
 
         further = self.settings.ledger_anchor
         return Anchors(stores_of(self.git, [further.get_secret_value()] if further else []), tell=say)
+
+    @cached_property
+    def notifier(self) -> Notices:
+        """Tells people of all that it is told; what a model's params want to be told is notifier_of's to know."""
+        from pipeline.backends.notices import Notices
+
+        return Notices(self.settings.notify, self.project.notices)
 
     @cached_property
     def past_runs(self) -> PastRuns:
@@ -171,6 +193,13 @@ class World:
 
         with tracked_run(self.mlflow, experiment, key, tags or {}) as tracker:
             yield tracker
+
+
+def notifier_of(world: World, params: Params) -> Notifier:
+    """Tells people of the kinds that params.notify names."""
+    from pipeline.backends.notices import Heard
+
+    return Heard(world.notifier, frozenset(params.notify.kinds))
 
 
 def read_params(path: Path) -> Params:

@@ -220,6 +220,11 @@ class Project:
         return self.state / "serving"
 
     @property
+    def notices(self) -> Path:
+        """What people were told, or are still to be told: SQLite."""
+        return self.state / "notices.db"
+
+    @property
     def locks(self) -> Path:
         return self.state / "locks"
 

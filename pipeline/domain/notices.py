@@ -20,9 +20,13 @@ class NoticeKind(StrEnum):
 
 
 class Notice(Value):
-    """title: one line. lines: what, why, and what to do, a sentence each; never a row of data, never a secret."""
+    """title: one line. lines: what, why, and what to do, a sentence each; never a row of data, never a secret.
+
+    id: the same id is told once, however often it is asked for: what repeats gives one, such as the digest of a ledger's event.
+    """
 
     kind: NoticeKind
     model: str
     title: str
     lines: tuple[str, ...] = ()
+    id: str | None = None

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from pipeline.domain.data import Task
 from pipeline.domain.measured import NET_WINS, SuiteKind
 from pipeline.params.chains import chain_problems
+from pipeline.params.compute import ComputeParams as ComputeParams
 from pipeline.params.curate import CurateParams as CurateParams
 from pipeline.params.curate import LeakParams as LeakParams
 from pipeline.params.curate import NearDuplicates as NearDuplicates
@@ -28,7 +29,9 @@ from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
 from pipeline.params.ingest import SourceParams as SourceParams
+from pipeline.params.notify import NotifyParams as NotifyParams
 from pipeline.params.release import ReleaseParams as ReleaseParams
+from pipeline.params.retention import RetentionParams as RetentionParams
 from pipeline.params.section import Count, Fraction, Section
 from pipeline.params.serve import ServeParams as ServeParams
 from pipeline.params.sweep import SweepParams as SweepParams
@@ -97,9 +100,12 @@ class Params(Section):
     release: ReleaseParams = ReleaseParams()
     serve: ServeParams = ServeParams()
     schedule: ScheduleParams = ScheduleParams()
+    notify: NotifyParams = NotifyParams()
+    retention: RetentionParams = RetentionParams()
     explore: ExploreParams = ExploreParams()
     advise: AdviseParams = AdviseParams()
     sweep: SweepParams = SweepParams()
+    compute: ComputeParams = ComputeParams()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Params:
@@ -114,11 +120,18 @@ class Params(Section):
             problems.append("validate.labels: only the task classify has labels")
         if self.model.chat_template is not None and self.model.task is Task.CLASSIFY:
             problems.append("model.chat_template: only the task generate uses one")
-        problems += chain_problems(self.train, self.model.task)
+        problems += chain_problems(self.train, self.model.task, workers=self.far_workers)
+        if self.far_workers and self.train.machine.processes > 1:
+            problems.append("train.machine.processes: with compute.engine ray, compute.workers says how many; leave this at 1")
         problems += space_problems(self.sweep, self.train, self.model.task)
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def far_workers(self) -> int:
+        """Workers beyond this machine; 0 where all work is done here."""
+        return self.compute.workers if self.compute.engine == "ray" else 0
 
     def _evaluation_problems(self) -> list[str]:
         """Metrics that the task has no rows for, and rules of the gate about what is not measured."""
