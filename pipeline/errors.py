@@ -68,6 +68,10 @@ class Conflict(TunelineError):
     exit_code = 3
 
 
+class Stale(Conflict):
+    """A run that was taken over, or whose lease ended, tried to write. Nothing was changed, and trying again never helps."""
+
+
 class RulesUnmet(TunelineError):
     """A stage does not take a version yet. `unmet` are all the conditions that are missing; nothing was changed."""
 

@@ -15,7 +15,7 @@ from pipeline.domain.proof import differences
 from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord, resolve, version_record
 from pipeline.domain.stage_rules import Roles, StageRules, role_missing
 from pipeline.domain.wording import no_such_model
-from pipeline.errors import Conflict, Misuse, RulesUnmet, Tampered, TryLater
+from pipeline.errors import Conflict, Misuse, RulesUnmet, Stale, Tampered, TryLater
 from pipeline.ports import Ledger, Registry
 
 ATTEMPTS = 20
@@ -113,6 +113,8 @@ def carry_out(
                 reason=reason,
                 at=now(),
             )
+        except Stale:
+            raise
         except Conflict:
             _refuse_if_moved(decide, move, model, ledger)
             continue

@@ -11,14 +11,18 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from pipeline.errors import Broken, Conflict, Misuse
+from pipeline.errors import Broken, Conflict, Misuse, Stale, TryLater
 
 REFS = "refs/tags/tuneline"
+FENCES = "refs/tuneline/fence"
+"""Of each model, the greatest fence that any run here has had: a ref to a file that names it."""
+_LOCKED = ("Unable to create", "cannot lock ref", "unable to lock")
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "tuneline",
     "GIT_AUTHOR_EMAIL": "tuneline@localhost",
@@ -45,10 +49,21 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class RefFence:
+    """ref must name `object`, lest the run that writes was taken over."""
+
+    ref: str
+    object: str
+    model: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Git:
-    """One repository. `root` is the user's checkout."""
+    """One repository. `root` is the user's checkout. fence: what every new ref has to pass, where a run writes."""
 
     root: Path
+    fence: RefFence | None = None
 
     @classmethod
     def find(cls, start: Path) -> Git:
@@ -114,10 +129,62 @@ class Git:
         ref = f"{REFS}/{name}"
         there = self._try("rev-parse", "--verify", "-q", ref)
         if there is None:
-            self._run("update-ref", ref, commit, "0" * 40)
+            self._create(ref, commit)
         elif there != commit:
             raise Conflict(f"{ref} exists already", fix="another run made it; start again")
         return ref
+
+    def fenced(self, model: str, number: int) -> Git:
+        """The same repository, whose new refs are refused, as Stale, from when a greater fence of the model is raised."""
+        object = self._run("hash-object", "-w", "--stdin", input=f"{model} {number}\n")
+        return replace(self, fence=RefFence(f"{FENCES}/{model}", object, model, number))
+
+    def raise_fence(self) -> None:
+        """Make the fence the model's own, in one step that no other writer comes between. Raises Stale if a greater one is up."""
+        assert self.fence is not None
+        for pause in (0.05, 0.2, 0.5, 1.0, 2.0, 0.0):
+            there = self._try("rev-parse", "--verify", "-q", self.fence.ref)
+            up = int(self._run("cat-file", "blob", there).split()[1]) if there else 0
+            if up > self.fence.number:
+                raise self._stale()
+            if up == self.fence.number:
+                return
+            done = self._update_refs(f"update {self.fence.ref} {self.fence.object} {there or '0' * 40}")
+            if done is None:
+                return
+            time.sleep(pause)
+        raise TryLater(f"the fence of {self.fence.model} cannot be raised: {done}", where=self.fence.ref, fix="try again")
+
+    def _create(self, ref: str, commit: str) -> None:
+        """Make a ref that is not there, and with a fence only while that is up: both in one transaction of git."""
+        verify = f"verify {self.fence.ref} {self.fence.object}\n" if self.fence else ""
+        for pause in (0.05, 0.2, 0.5, 1.0, 0.0):
+            said = self._update_refs(f"{verify}create {ref} {commit}")
+            if said is None:
+                return
+            if self.fence and self._try("rev-parse", "--verify", "-q", self.fence.ref) != self.fence.object:
+                raise self._stale()
+            if not any(sign in said for sign in _LOCKED) or "reference already exists" in said:
+                break
+            time.sleep(pause)
+        if self._try("rev-parse", "--verify", "-q", ref) not in (None, commit):
+            raise Conflict(f"{ref} exists already", fix="another run made it; start again")
+        raise Broken(f"git update-ref failed: {said}", where=str(self.root))
+
+    def _update_refs(self, commands: str) -> str | None:
+        """Carry out commands of `git update-ref --stdin` as one transaction; None, or why git refused all of it."""
+        text = f"start\n{commands}\nprepare\ncommit\n"
+        command = ["git", "-C", str(self.root), "update-ref", "--stdin"]
+        done = subprocess.run(command, capture_output=True, text=True, input=text)
+        return None if done.returncode == 0 else done.stderr.strip() or f"it ended with {done.returncode}"
+
+    def _stale(self) -> Stale:
+        assert self.fence is not None
+        return Stale(
+            f"this run of {self.fence.model} was taken over (its fence is {self.fence.number}); nothing was changed",
+            where=self.fence.ref,
+            fix="nothing: the run that took over does the work",
+        )
 
     def refs(self, prefix: str) -> dict[str, str]:
         """Name below refs/tags/tuneline/ → commit, for every ref under `prefix`/; of all models, when it is empty."""

@@ -31,6 +31,7 @@ from pipeline.errors import Conflict, Misuse, Tampered, TryLater, TunelineError
 class SqlLedger(LedgerReading):
     """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a lock, or for a server that
     does not answer, before TryLater. identities: who signs, and whose signatures are believed; None: nobody signs.
+    fence: what an append has to pass, where a run writes; it is checked in the append's own transaction.
 
     The database is made by the first append, in a private folder; until then there are no events. Processes and threads may
     share it. An instance remembers what it has read and found whole, and reads only what came since.

@@ -17,7 +17,7 @@ RESTORE = "restore the ledger and its seal together from a backup; docs/runbook.
 
 
 @contextmanager
-def translated(where: str, *, file: bool) -> Iterator[None]:
+def translated(where: str, *, file: bool, what: str = "the ledger") -> Iterator[None]:
     """The database's complaints as ours: locked or unreachable is TryLater, damaged is Tampered, the rest Broken."""
     try:
         yield
@@ -28,12 +28,12 @@ def translated(where: str, *, file: bool) -> Iterator[None]:
         # messages where they quote damaged text.
         said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
         if not file:
-            raise TryLater(f"the ledger does not answer: {said}", where=where, fix="try again") from error
+            raise TryLater(f"{what} does not answer: {said}", where=where, fix="try again") from error
         if "locked" in said or "busy" in said:
-            raise TryLater(f"the ledger is locked: {said}", where=where, fix="try again") from error
+            raise TryLater(f"{what} is locked: {said}", where=where, fix="try again") from error
         if any(sign in said for sign in ("malformed", "not a database", "decode", "no such table", "no such column")):
-            raise Tampered(f"the file is damaged, or is no ledger: {said}", where=where, fix=RESTORE) from error
-        raise Broken(f"the ledger cannot be used: {said}", where=where, fix="look for free space and access") from error
+            raise Tampered(f"the file is damaged, or is not {what}: {said}", where=where, fix=RESTORE) from error
+        raise Broken(f"{what} cannot be used: {said}", where=where, fix="look for free space and access") from error
 
 
 def url_of(location: Path | str) -> sa.URL:

@@ -15,10 +15,10 @@ from pipeline.backends.ledger_engines import RESTORE
 from pipeline.backends.ledger_index import micros
 from pipeline.backends.ledger_proof import Signatures, whole
 from pipeline.backends.ledger_seal import Seal, SealFile, behind_seal
-from pipeline.backends.ledger_store import Bare, EventStore, Row
+from pipeline.backends.ledger_store import Bare, EventStore, Fence, Row
 from pipeline.domain.record import digest_bytes
 from pipeline.domain.reigns import Reign, latest_of, reign_at
-from pipeline.domain.release import GENESIS, Event, EventKind, registrations
+from pipeline.domain.release import GENESIS, OPINIONS, Event, EventKind, registrations
 from pipeline.domain.release import holder as holder_of
 from pipeline.errors import Tampered
 
@@ -33,8 +33,15 @@ class _Read(NamedTuple):
 class LedgerReading:
     """See ledger.py's SqlLedger, which adds what writes."""
 
-    def __init__(self, location: Path | str, *, patience: float = 10.0, identities: Signatures | None = None) -> None:
-        self._store = EventStore(location, patience)
+    def __init__(
+        self,
+        location: Path | str,
+        *,
+        patience: float = 10.0,
+        identities: Signatures | None = None,
+        fence: Fence | None = None,
+    ) -> None:
+        self._store = EventStore(location, patience, fence)
         self._seal = SealFile(self._store.path) if self._store.path else None
         self._patience = patience
         self._identities = identities
@@ -105,7 +112,7 @@ class LedgerReading:
         try:
             return self._store.questions.stages(model) if self._exists() else ()
         except Bare:
-            return tuple(sorted({e.stage for e in self.events(model) if e.stage and e.event is not EventKind.APPROVED}))
+            return tuple(sorted({e.stage for e in self.events(model) if e.stage and e.event not in OPINIONS}))
 
     def registration(self, model: str, version: str) -> Event | None:
         """The event that registered a version; None for a version that there is not."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -61,6 +61,18 @@ class Bare(Exception):
     """The ledger has no index yet."""
 
 
+class Fence(Protocol):
+    """What an insert has to pass: the lease of the run that writes must still be its own."""
+
+    def around(self) -> AbstractContextManager[None]:
+        """A block around the whole transaction. Raises Stale."""
+        ...
+
+    def check(self, connection: sa.Connection) -> None:
+        """Asked within the transaction. Raises Stale."""
+        ...
+
+
 class _Mine(threading.local):
     """The connection that a thread holds open."""
 
@@ -68,15 +80,17 @@ class _Mine(threading.local):
 
 
 class EventStore:
-    """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a locked database.
+    """location: a path (SQLite) or a URL (`postgresql+psycopg://…`). patience: seconds to wait for a locked database. fence: what
+    every insert has to pass, where a run writes.
 
     No connection to SQLite outlives its use, so forks and threads are safe. `path` is None for PostgreSQL; `where` shows no
     password.
     """
 
-    def __init__(self, location: Path | str, patience: float) -> None:
+    def __init__(self, location: Path | str, patience: float, fence: Fence | None = None) -> None:
         url = url_of(location)
         self._patience = patience
+        self._fence = fence
         self.path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
         self.where = url.render_as_string(hide_password=True) if self.path is None else str(self.path)
         self._engine = (
@@ -156,10 +170,14 @@ class EventStore:
             return tuple(connection.execute(sa.select(_events.c.model).distinct().order_by(_events.c.model)).scalars())
 
     def insert(self, row: Row, derived: Derived | None = None, signature: str | None = None) -> None:
-        """Store a row, and what belongs beside it, in one transaction. Raises Taken, changing nothing, if its place is."""
+        """Store a row, and what belongs beside it, in one transaction. Raises Taken, changing nothing, if its place is, and Stale
+        when the fence does not let it pass."""
+        around = self._fence.around() if self._fence else nullcontext()
         try:
-            with self._translated(), self._transaction(write=True) as connection:
+            with around, self._translated(), self._transaction(write=True) as connection:
                 self._check_schema(connection)
+                if self._fence:
+                    self._fence.check(connection)
                 connection.execute(sa.insert(_events), row._asdict())
                 if derived is not None:
                     connection.execute(sa.insert(beside.index), derived.listed._asdict())

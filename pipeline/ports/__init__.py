@@ -24,6 +24,7 @@ from pipeline.ports.rows import Question as Question
 from pipeline.ports.rows import Sources as Sources
 from pipeline.ports.rows import silent as silent
 from pipeline.ports.running import Notifier as Notifier
+from pipeline.ports.running import RunBook as RunBook
 from pipeline.ports.running import Signals as Signals
 from pipeline.ports.runs import Study as Study
 from pipeline.ports.runs import Tracker as Tracker

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from pipeline.domain.notices import Notice
 from pipeline.domain.signals import Signal, SignalKind
+from pipeline.domain.ticks import Tick
 
 
 class Signals(Protocol):
@@ -17,6 +18,18 @@ class Signals(Protocol):
 
     def recent(self, model: str, what: SignalKind, *, count: int) -> tuple[Signal, ...]:
         """The last `count` signals of a sort, oldest first."""
+        ...
+
+
+class RunBook(Protocol):
+    """Which tick of a model runs, and how the last ones ended. Claiming is the flows' and the backend's."""
+
+    def running(self, model: str) -> Tick | None:
+        """The tick whose lease is held now, whether its process lives or not."""
+        ...
+
+    def ticks(self, model: str, count: int) -> tuple[Tick, ...]:
+        """The last `count` ticks that were claimed, oldest first."""
         ...
 
 

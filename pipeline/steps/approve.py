@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pipeline.domain.release import Event, EventKind, revoked
 from pipeline.domain.stage_rules import StageRules
 from pipeline.domain.wording import check_words
-from pipeline.errors import Conflict, Misuse, TryLater
+from pipeline.errors import Conflict, Misuse, Stale, TryLater
 from pipeline.moving import ATTEMPTS, Anchor, no_anchor, registered, resolved, utc_now
 from pipeline.ports import Ledger
 
@@ -60,6 +60,8 @@ def approve(
                 reason=reason,
                 at=at,
             )
+        except Stale:
+            raise
         except Conflict:
             continue
         anchor(event)

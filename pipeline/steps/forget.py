@@ -19,7 +19,7 @@ from pipeline.domain.privacy import key_check, keyed
 from pipeline.domain.release import Event, EventKind
 from pipeline.domain.sightings import WhoHas
 from pipeline.domain.wording import check_words
-from pipeline.errors import Conflict, Misuse, TryLater
+from pipeline.errors import Conflict, Misuse, Stale, TryLater
 from pipeline.moving import ATTEMPTS, utc_now
 from pipeline.ports import Ledger, RecordIndex
 
@@ -68,6 +68,8 @@ def forget(
                 at=now(),
                 record=erasure.to_json(),
             )
+        except Stale:
+            raise
         except Conflict:
             continue
         return event, True

@@ -14,7 +14,7 @@ from pipeline.domain.gating import GateDecision, GatePolicy, decide, earlier_loo
 from pipeline.domain.measured import CostReport, EvaluationReport, HoldoutUse
 from pipeline.domain.model import TrainingRun
 from pipeline.domain.release import Event, EventKind
-from pipeline.errors import Conflict, TryLater
+from pipeline.errors import Conflict, Stale, TryLater
 from pipeline.moving import ATTEMPTS, utc_now
 from pipeline.params import GateParams
 from pipeline.ports import Ledger
@@ -81,6 +81,8 @@ def spend(
                 at=now(),
                 record=use.to_json(),
             )
+        except Stale:
+            raise
         except Conflict:
             continue
         return number

@@ -19,7 +19,7 @@ from pipeline.domain.proof import adapter_folder, recordable_files
 from pipeline.domain.record import FileDigest, digest_bytes
 from pipeline.domain.release import Event, EventKind, ModelVersion, registrations, version_record
 from pipeline.domain.wording import check_words
-from pipeline.errors import Broken, Conflict, Misuse, Tampered, TryLater
+from pipeline.errors import Broken, Conflict, Misuse, Stale, Tampered, TryLater
 from pipeline.moving import ATTEMPTS, utc_now
 from pipeline.ports import Anchors, Archive, Evidence, Ledger, Registry
 
@@ -141,6 +141,8 @@ def _append(
                 at=now(),
                 record=record.to_json(),
             )
+        except Stale:
+            raise
         except Conflict:
             continue
         if anchors is not None:

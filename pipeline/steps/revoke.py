@@ -9,7 +9,7 @@ from pipeline.domain.record import Value
 from pipeline.domain.release import Event, EventKind, resolve, revoked, stack, version_record
 from pipeline.domain.stage_rules import Roles, StageRules
 from pipeline.domain.wording import check_words
-from pipeline.errors import Conflict, Tampered, TryLater
+from pipeline.errors import Conflict, Stale, Tampered, TryLater
 from pipeline.moving import ATTEMPTS, Anchor, known_events, no_anchor, refuse_damaged, refuse_others, show_or_tell, utc_now
 from pipeline.ports import Ledger, Registry
 
@@ -70,6 +70,8 @@ def revoke(
                 reason=reason,
                 at=now(),
             )
+        except Stale:
+            raise
         except Conflict:
             continue
         return _settled(event, tuple(held), events, registry, ledger, anchor, changed=True)
