@@ -165,7 +165,7 @@ class MlflowRegistry:
             self._client.set_model_version_tag(name, version, key, value)
 
     def versions(self, name: str) -> list[str]:
-        with _answering():
+        with answering():
             found = self._client.search_model_versions(f"name='{name}'", max_results=10_000)
         return sorted((str(v.version) for v in found), key=int)
 
@@ -197,7 +197,7 @@ class MlflowRegistry:
             raise TryLater(f"the registry did not answer: {_first_line(error)}", fix="try again") from error
 
     def point(self, name: str, alias: str, version: str | None) -> None:
-        with _answering():
+        with answering():
             if version is None:
                 self._client.delete_registered_model_alias(name, alias)
             else:
@@ -232,7 +232,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def answering() -> Iterator[None]:
     """An MLflow that does not answer, or fails, is one to ask again later."""
     from mlflow.exceptions import MlflowException
 
