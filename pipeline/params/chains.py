@@ -12,8 +12,8 @@ from pipeline.domain.tuning import CAN_LEARN_FROM, Objective, Tuner, refusal, st
 from pipeline.params.train import MachineParams, StageParams, TrainParams
 
 
-def chain_problems(train: TrainParams, task: Task) -> list[str]:
-    """What in a chain cannot be carried out, a sentence each with the key before it."""
+def chain_problems(train: TrainParams, task: Task, *, workers: int = 0) -> list[str]:
+    """What in a chain cannot be carried out, a sentence each with the key before it. workers: of a cluster, where one trains."""
     problems: list[str] = []
     chain = train.chain(task)
     earlier: dict[str, StageParams] = {}
@@ -21,7 +21,7 @@ def chain_problems(train: TrainParams, task: Task) -> list[str]:
         place = f"train.stages.{number}" if train.stages else "train"
         objective = stage.learns(task)
         problems += [f"{place}: {problem}" for problem in _stage_problems(stage, objective, task)]
-        problems += _machine_problems(train.machine, stage, objective)
+        problems += _machine_problems(train.machine, stage, objective, workers)
         before = _stage_before(stage.start, chain[:number], earlier)
         if isinstance(before, str):
             problems.append(f"{place}.start: {before}")
@@ -46,12 +46,12 @@ def chain_problems(train: TrainParams, task: Task) -> list[str]:
     return problems
 
 
-def _machine_problems(machine: MachineParams, stage: StageParams, objective: Objective) -> list[str]:
+def _machine_problems(machine: MachineParams, stage: StageParams, objective: Objective, workers: int) -> list[str]:
     """What of a stage several processes cannot do."""
     problems = []
     if machine.shard and objective is Objective.PPO:
         problems.append("train.machine.shard: ppo answers with the whole model between steps, so it cannot be spread")
-    if machine.shard and machine.processes == 1:
+    if machine.shard and max(machine.processes, workers) == 1:
         problems.append("train.machine.shard: there is one process, so nothing to spread over; raise train.machine.processes")
     if machine.shard and stage.tuner is Tuner.QLORA:
         problems.append("train.machine.shard: 4-bit weights are blocks that cannot be spread; take lora, or qlora without shard")
