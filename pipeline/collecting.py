@@ -21,7 +21,7 @@ from pipeline.backends.run_marks import remove_marks, run_marks
 from pipeline.domain.erasure import erased_files, left_of
 from pipeline.domain.release import Event, registrations, version_record
 from pipeline.domain.retention import Collected, Freed, KeptMark, RunMark, kept_marks
-from pipeline.errors import TryLater
+from pipeline.errors import Tampered, TryLater
 from pipeline.ports import Progress, silent
 from pipeline.wiring import World
 
@@ -71,9 +71,7 @@ class _Room:
     def look(cls, world: World, params: Params, now: datetime) -> _Room:
         model, asked = params.model.name, params.retention
         if broken := world.ledger.verify():
-            raise TryLater(
-                "the ledger does not verify, so nobody can tell what is needed", where=broken[0], fix="docs/runbook.md"
-            )
+            raise Tampered("the ledger does not verify, so nobody can tell what is needed", where=broken[0])
         marks, events = tuple(run_marks(world.git, model)), world.ledger.events(model)
         since = now - timedelta(days=asked.keep_days)
         kept = kept_marks(marks, events, newest=asked.keep_runs, since=since, holders=asked.rollback_window)

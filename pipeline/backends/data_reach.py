@@ -1,7 +1,7 @@
 """Which objects of DVC's cache and remote something still names: a commit of any ref, a file of any worktree, the run cache.
 
-`dvc gc` asks the same of tags and branches, but leaves out the folders of runs and finished stages of killed ones, counts on every
-listing being there, and knows no age. What is kept, and what is removed, is not decided here.
+`dvc gc` asks the same of tags and branches, but leaves out the folders of runs and finished stages of killed ones, counts on
+every listing being there, and knows no age. What is kept, and what is removed, is not decided here.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def object_path(store: Path, md5: str) -> Path:
 
 
 def objects(store: Path) -> Iterator[tuple[str, Path]]:
-    """(MD5, file) of what lies in a store, listings first: a file whose listing is gone is garbage, the other way round is harm."""
+    """(MD5, file) of what lies in a store, listings first: a file without its listing is garbage, the other way round is harm."""
     found = [(path.parent.name + path.name, path) for path in store.glob("[0-9a-f][0-9a-f]/*") if path.is_file()]
     yield from sorted(found, key=lambda one: (not one[0].endswith(DIR), one[0]))
 
@@ -162,7 +162,7 @@ def is_ours(ref: str) -> bool:
 
 
 def _outs(content: bytes) -> set[str]:
-    """The MD5s of the outputs that a dvc.lock, a .dvc file or an entry of the run cache names; of one that is no YAML, all it holds."""
+    """The MD5s of the outputs that a dvc.lock, a .dvc file or an entry of the run cache names; all in it, if it is no YAML."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 

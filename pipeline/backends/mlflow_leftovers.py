@@ -1,4 +1,4 @@
-"""Runs in MLflow that nothing needs any more, and their removal: marked, then their files, then, in a store of our own, their rows.
+"""Runs in MLflow that nothing needs any more, and their removal: marked, then their files, then, in a store of ours, their rows.
 
 MLflow's own `gc` looks at runs that somebody has deleted and asks about nothing else. Which runs are needed is the caller's
 knowledge. No file outside the folder of artefacts is ever removed, whatever the store says.
@@ -99,7 +99,7 @@ def _remove(client: Any, left: Leftover) -> None:
         shutil.rmtree(left.folder, ignore_errors=True)
     elif urlparse(run.info.artifact_uri).scheme not in ("", "file"):
         _remove_artifacts(run.info.artifact_uri)
-    store = getattr(client._tracking_client, "store", None)
+    store: Any = getattr(client._tracking_client, "store", None)
     if hasattr(store, "_hard_delete_run"):
         store._hard_delete_run(left.run_id)
 

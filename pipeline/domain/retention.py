@@ -1,4 +1,4 @@
-"""What is kept when room is made: which runs, and which versions must lie at hand. Pure: events, runs and instants in, reasons out.
+"""What is kept when room is made: which runs, and which versions must lie at hand. Pure: events, runs, instants in, reasons out.
 
 Every registered version is kept for ever with all that proves it. The rollback window only says whose bytes must lie here, and
 not in the remote alone. Sizes, folders and removal are pipeline/collecting.py's work.
@@ -14,7 +14,7 @@ from pydantic import AwareDatetime
 
 from pipeline.domain.record import Record, Value
 from pipeline.domain.reigns import reigns
-from pipeline.domain.release import Event, EventKind, registrations, revoked, stack, version_record
+from pipeline.domain.release import TAKING, Event, EventKind, registrations, revoked, stack, version_record
 
 
 class RunMark(Value):
@@ -109,20 +109,16 @@ def kept_marks(
 
 
 def _waiting(events: Sequence[Event]) -> list[str]:
-    """Versions that were registered after the last one that took a stage, or approved for a stage that they have not held since."""
-    taken = {
-        (event.version, event.stage): event.sequence for event in events if event.event in (EventKind.PROMOTED, EventKind.ADOPTED)
-    }
-    newest_taker = max(
-        (registrations(events)[version].sequence for version, _ in taken if version in registrations(events)), default=0
-    )
-    fresh = [version for version, event in registrations(events).items() if event.sequence > newest_taker]
+    """Versions newer than all that took a stage, and those approved for a stage that they have not taken since."""
+    taken = {(event.version, event.stage): event.sequence for event in events if event.event in TAKING}
+    made = {version: event.sequence for version, event in registrations(events).items()}
+    newest = max((made[version] for version, _ in taken if version in made), default=0)
     approved = [
         event.version
         for event in events
         if event.event is EventKind.APPROVED and taken.get((event.version, event.stage), 0) < event.sequence
     ]
-    return [*fresh, *approved]
+    return [*(version for version, sequence in made.items() if sequence > newest), *approved]
 
 
 def _tags(events: Sequence[Event]) -> Mapping[str, str]:
