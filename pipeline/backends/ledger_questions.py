@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from pipeline.backends.ledger_index import ENDS_REIGNS, HolderRow, IndexRow, holders, index, signatures
 from pipeline.domain.record import canonical_json
-from pipeline.domain.release import EventKind
+from pipeline.domain.release import OPINIONS, EventKind
 
 events = sa.table("events", sa.column("model"), sa.column("sequence"), sa.column("body"))
 
@@ -83,8 +83,8 @@ class Questions:
         """
         if not head:
             return None
-        own = self.of_version(model, version, (EventKind.REGISTERED, EventKind.APPROVED)) if version is not None else []
-        moves = sa.select(index.c.sequence).where(index.c.model == model, index.c.kind != EventKind.APPROVED.value)
+        own = self.of_version(model, version, (EventKind.REGISTERED, *OPINIONS)) if version is not None else []
+        moves = sa.select(index.c.sequence).where(index.c.model == model, index.c.kind.not_in(_OPINIONS))
         moves = moves.where(index.c.sequence <= head)
         with self._indexed() as connection:
             turn = connection.execute(_TURN_NOW, {"of": model, "stage": stage, "at": head}).first()
@@ -132,6 +132,7 @@ class Questions:
             return {str(model) for models in named for model in models}
 
 
+_OPINIONS = sorted(kind.value for kind in OPINIONS)
 _LAST = 2**62
 _OF, _AT, _UPTO = (
     index.c.model == sa.bindparam("of"),

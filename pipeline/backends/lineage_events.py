@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from pipeline.domain.lineage import Lineage, LineageNode
-from pipeline.domain.release import Event, EventKind
+from pipeline.domain.release import OPINIONS, Event, EventKind
 from pipeline.errors import Misuse
 
 PRODUCER = "urn:tuneline"
@@ -62,7 +62,7 @@ def _events(lineage: Lineage) -> Any:
             yield from _run(lineage.model, job, node.digest, when, inputs, [node])
     release = next(node for node in lineage.nodes if node.depth == 0)
     for event in lineage.events:
-        if event.event in (EventKind.PROMOTED, EventKind.ROLLED_BACK, EventKind.REVOKED, EventKind.APPROVED):
+        if event.event in (EventKind.PROMOTED, EventKind.ROLLED_BACK, EventKind.REVOKED, *OPINIONS):
             yield from _run(lineage.model, event.event.value.replace("_", " "), event.digest, event.at, [release], [], event)
 
 

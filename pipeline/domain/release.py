@@ -66,6 +66,7 @@ class ModelVersion(Record):
 class EventKind(StrEnum):
     REGISTERED = "registered"
     APPROVED = "approved"
+    REFUSED = "refused"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled_back"
     REVOKED = "revoked"
@@ -77,6 +78,9 @@ class EventKind(StrEnum):
 TAKING = frozenset({EventKind.PROMOTED, EventKind.ADOPTED})
 """Events by which a version takes a stage: by a decision, or by a hand on the registry's alias that a person then stood by."""
 
+OPINIONS = frozenset({EventKind.APPROVED, EventKind.REFUSED})
+"""Events by which a person says whether a version should have a stage. They move nothing; the stages' rules count them."""
+
 _OF_NO_VERSION = frozenset({EventKind.ERASED, EventKind.JUDGED})
 """Events that are not about a version: a record may be behind many or none, a candidate that is judged is none yet."""
 
@@ -85,8 +89,8 @@ class Event(Record):
     """One entry of the release ledger. `subject` is the digest of the ModelVersion that `version` names.
 
     sequence: 1, 2, 3 … without gaps within a model. previous: digest of the event before, GENESIS for the first.
-    stage: for promoted, adopted, approved and rolled_back. leaves: the version that held the stage before, where there was one;
-    for a rollback it is always named, so that a retry after a crash finds its work done.
+    stage: for promoted, adopted, approved, refused and rolled_back. leaves: the version that held the stage before, where there
+    was one; for a rollback it is always named, so that a retry after a crash finds its work done.
     record: for registered, the ModelVersion's JSON itself, so that the ledger alone knows every version; for erased, that of the
     Erasure (domain/erasure.py), for judged that of the HoldoutUse (domain/measured.py), which is the subject then.
     signer: id of the key that signed the event; the signature, which is over this record's JSON, is kept beside it.

@@ -1,4 +1,4 @@
-"""What a version must show before a stage takes it: gate, time or traffic in the stage before, approvals, no freeze, a role.
+"""What a version must show before a stage takes it: gate, time or traffic in the stage before, approvals, no refusal or freeze.
 
 Pure: events, an instant and counts in, sentences out. Each sentence says what is missing and how to meet it, and all that is
 missing is said at once. Reading clocks, counters and identities is the steps' work; the gate's record is re-read by promote.
@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from pipeline.domain.opinions import opinions, refusals
 from pipeline.domain.record import Value
 from pipeline.domain.reigns import reigns
-from pipeline.domain.release import Event, EventKind, holder, registrations, stack, version_record
+from pipeline.domain.release import Event, EventKind, holder, registrations, stack
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _WEEK = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -138,6 +139,7 @@ def decide_promotion(
         *role_missing(stage, rules, actor, roles),
         *_time_missing(events, version, rules, now),
         *_traffic_missing(version, rules, traffic),
+        *refused(events, version, stage),
         *_approvals_missing(events, version, stage, rules.approvals, actor, now, roles),
         *_frozen(stage, rules, now),
     ]
@@ -172,15 +174,11 @@ def counted_approvals(
     events: Sequence[Event], version: str, stage: str, rules: ApprovalRules, actor: str, now: datetime, roles: Roles | None
 ) -> tuple[list[str], list[str]]:
     """(who has approved so that it counts, each approval that does not and why)."""
-    subject = version_record(events, version).digest
     author = registrations(events)[version].actor
-    newest = {
-        event.actor: event
-        for event in events
-        if event.event is EventKind.APPROVED and event.version == version and event.stage == stage and event.subject == subject
-    }
     counted, left = [], []
-    for who, event in newest.items():
+    for who, event in opinions(events, version, stage).items():
+        if event.event is not EventKind.APPROVED:
+            continue  # said by refused
         if rules.four_eyes and who in (author, actor):
             left.append(f"{who}'s own does not count, as {'its author' if who == author else 'the one who promotes'}")
         elif event.at + timedelta(days=rules.valid_days) <= now:
@@ -239,6 +237,16 @@ def _approvals_missing(
         yield (
             f"{len(counted)} of {rules.count} approvals{whose}{why}: "
             f"tuneline approve {version} --to {stage} --reason …, by another person"
+        )
+
+
+def refused(events: Sequence[Event], version: str, stage: str) -> Iterator[str]:
+    """Who refused the version for the stage, and has not taken it back; this is asked whatever the rules are."""
+    for event in refusals(events, version, stage):
+        who, why = event.actor, " ".join(event.reason.split())[:200]
+        yield (
+            f"{who} refused version {version} for {stage} on {event.at:%Y-%m-%d} ({why}): "
+            f"only {who} can take that back, by tuneline approve {version} --to {stage} --reason …"
         )
 
 

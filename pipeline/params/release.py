@@ -13,11 +13,25 @@ from pipeline.domain.stage_rules import StageRules as StageRules
 from pipeline.params.section import Section
 
 
+class ApprovalParams(Section):
+    remind_hours: Annotated[float, Field(gt=0, le=8760)] = 24.0
+    """How often people are told again that a version waits for them."""
+    expire_days: Annotated[float, Field(gt=0, le=365)] = 14.0
+    """Days after which nobody is waited for any more; nothing is promoted then."""
+    look_minutes: Annotated[float, Field(ge=1, le=1440)] = 15.0
+    """How often those that wait are looked at, for reminders, for their end, and for rules that time or traffic meets. A decision
+    in Prefect or by tuneline approve is acted on at once."""
+
+
 class ReleaseParams(Section):
     stages: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = ("staging", "production")
     """What a version can hold, in the order in which it rises. Every registered version is a candidate."""
     promote_on_pass: str | None = None
     """A stage that a version takes by policy as soon as the gate has passed it; default: a person promotes."""
+    promote_when_approved: bool = True
+    """Whether a version that waits for approvals takes the stage, by policy, once all that its rules ask for is there."""
+    approval: ApprovalParams = ApprovalParams()
+    """How long, and how, a version waits for people."""
     rules: dict[str, StageRules] = {}
     """What a stage asks of a version that is to hold it; none: that the gate has passed it."""
 

@@ -76,6 +76,7 @@ def _sentence(event: Event) -> str:
     said = {
         EventKind.REGISTERED: f"{event.actor} registered version {event.version}",
         EventKind.APPROVED: f"{event.actor} approved version {event.version} for {event.stage}",
+        EventKind.REFUSED: f"{event.actor} refused version {event.version} for {event.stage}",
         EventKind.PROMOTED: f"{event.actor} promoted version {event.version} to {event.stage}{after}",
         EventKind.ROLLED_BACK: f"{event.actor} rolled {event.stage} back from {event.leaves} to {event.version}",
         EventKind.REVOKED: f"{event.actor} revoked version {event.version}",

@@ -8,7 +8,7 @@ from datetime import datetime
 from pipeline.domain.gating import GateDecision, Outcome
 from pipeline.domain.moves import plan_promotion
 from pipeline.domain.release import Event, EventKind, ModelVersion, ReleaseRecord
-from pipeline.domain.stage_rules import Roles, StageRules, decide_promotion
+from pipeline.domain.stage_rules import Roles, StageRules, decide_promotion, refused
 from pipeline.domain.wording import check_words
 from pipeline.errors import Misuse, Tampered
 from pipeline.moving import Anchor, carry_out, no_anchor, resolved, utc_now
@@ -50,7 +50,7 @@ def promote(
 
     def unmet(events: Sequence[Event]) -> list[str]:
         if asked == StageRules():
-            return []
+            return list(refused(events, number, to))
         answered = traffic.answered(model, number) if traffic and asked.requests else None
         return decide_promotion(events, number, to, asked, actor=by, now=now(), traffic=answered, roles=roles)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
+from pipeline.domain.opinions import opinions
 from pipeline.domain.record import Value
-from pipeline.domain.release import Event, EventKind, holder, registrations, revoked, version_record
+from pipeline.domain.release import OPINIONS, Event, EventKind, holder, registrations, revoked, version_record
 from pipeline.errors import Misuse
 from pipeline.moving import known_events
 from pipeline.ports import Ledger, Registry
@@ -22,6 +24,7 @@ class ReleaseRow(Value):
     reason: str
     stages: tuple[str, ...]
     approvals: tuple[str, ...]
+    refusals: tuple[str, ...] = ()
     revoked: bool
     dirty: bool
     missing: bool
@@ -35,10 +38,10 @@ def releases(model: str, *, ledger: Ledger, registry: Registry | None = None) ->
     """All versions of a model, newest first; without `registry`, metrics stay empty. Raises Misuse for an unknown model."""
     events = known_events(model, ledger)
     held = {stage: holder(events, stage) for stage in _stages(events)}
-    approvals: dict[str, list[str]] = {}
-    for event in events:
-        if event.event is EventKind.APPROVED:
-            approvals.setdefault(event.version, []).append(f"{event.actor} for {event.stage}")
+    said: dict[tuple[str, EventKind], list[str]] = {}
+    for (version, stage), whose in _opinions(events).items():
+        for event in whose:
+            said.setdefault((version, event.event), []).append(f"{event.actor} for {stage}")
     withdrawn = revoked(events)
     rows = []
     for version, event in reversed(registrations(events).items()):
@@ -51,7 +54,8 @@ def releases(model: str, *, ledger: Ledger, registry: Registry | None = None) ->
                 registered_by=event.actor,
                 reason=event.reason,
                 stages=tuple(stage for stage, holds in held.items() if holds == version),
-                approvals=tuple(approvals.get(version, ())),
+                approvals=tuple(said.get((version, EventKind.APPROVED), ())),
+                refusals=tuple(said.get((version, EventKind.REFUSED), ())),
                 revoked=version in withdrawn,
                 dirty=record.dirty,
                 missing=tags is None,
@@ -62,6 +66,12 @@ def releases(model: str, *, ledger: Ledger, registry: Registry | None = None) ->
             )
         )
     return tuple(rows)
+
+
+def _opinions(events: Sequence[Event]) -> dict[tuple[str, str], tuple[Event, ...]]:
+    """(version, stage) → each person's last word on it, in the ledger's order."""
+    named = dict.fromkeys((e.version, e.stage) for e in events if e.event in OPINIONS and e.stage)
+    return {(version, stage): tuple(opinions(events, version, stage).values()) for version, stage in named if stage}
 
 
 def _stages(events: tuple[Event, ...]) -> list[str]:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "release"))
 
 from whole_chain import first_broken_link
 
-from pipeline.domain.release import TAKING, Event, EventKind
+from pipeline.domain.release import OPINIONS, TAKING, Event, EventKind
 
 Outcome = Literal["won", "held already", "lost", "unknown", "refused", "saw", "broken"]
 
@@ -73,7 +73,7 @@ def _decided_on_something_else(events: Sequence[Event]) -> Iterator[str]:
     """Each move names what it leaves; that must be what the moves before it left."""
     stacks: dict[str, list[str]] = {}
     for event in events:
-        if event.stage is None or event.event is EventKind.APPROVED:
+        if event.stage is None or event.event in OPINIONS:
             continue
         held = stacks.setdefault(event.stage, [])
         if event.leaves != (held[-1] if held else None):
@@ -168,7 +168,7 @@ def _holders(events: Sequence[Event]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = [{}]
     for event in events:
         now = found[-1]
-        if event.stage and event.event is not EventKind.APPROVED:
+        if event.stage and event.event not in OPINIONS:
             now = {**now, event.stage: event.version}
         found.append(now)
     return found

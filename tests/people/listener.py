@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Listener:
-    """heard: what was posted and answered well. asked: how often somebody posted. status: how it answers, once the gate is open."""
+    """heard: what was posted and answered well. asked: how often somebody posted. status: its answer, once the gate is open."""
 
     def __init__(self, port: int = 0) -> None:
         self.heard: list[dict[str, Any]] = []

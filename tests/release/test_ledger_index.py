@@ -103,7 +103,9 @@ def outcome(decide: Callable[[], object]) -> object:
 
 
 deeds = st.tuples(
-    st.sampled_from(["to", "to", "to", "back", "revoke", "approve", "register"]), st.sampled_from("123456"), st.integers(0, 50)
+    st.sampled_from(["to", "to", "to", "back", "revoke", "approve", "refuse", "register"]),
+    st.sampled_from("123456"),
+    st.integers(0, 50),
 )
 
 
@@ -124,9 +126,9 @@ def test_a_move_is_decided_on_what_concerns_it_as_on_all(
                 new = str(len(known) + 1)
                 record = ModelVersion(**RECORD, version=new, adapter_digest=new * 64)
                 add(ledger, EventKind.REGISTERED, new, None, when, subject=record.digest, record=record.to_json())
-            elif number in known and deed == "approve":
-                stage = STAGES[minutes % 2]
-                add(ledger, EventKind.APPROVED, number, stage, when, subject=known[number].subject, actor="bob")
+            elif number in known and deed in ("approve", "refuse"):
+                stage, kind = STAGES[minutes % 2], EventKind.APPROVED if deed == "approve" else EventKind.REFUSED
+                add(ledger, kind, number, stage, when, subject=known[number].subject, actor="bob")
             elif number in known and number not in revoked(events):
                 play(ledger, [(deed, number, minutes)])
         whole, fresh = ledger.events("desk"), SqlLedger(Path(folder) / "ledger.db")
