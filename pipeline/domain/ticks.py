@@ -5,13 +5,18 @@ A tick is an instant in UTC, whatever zone it was reckoned in: neither a doubled
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import Literal, NamedTuple
 
 from pydantic import AwareDatetime
 
 from pipeline.domain.record import Value, digest_value
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LEEWAY = timedelta(seconds=1)
+"""Schedulers round."""
 BY_HAND = "by hand"
 """The deployment that `tuneline run` belongs to: its tick is the instant at which it was called."""
 
@@ -53,3 +58,43 @@ def tick_key(model: str, deployment: str, at: datetime) -> str:
     if at.tzinfo is None:
         raise ValueError("a tick needs its offset from UTC")
     return digest_value([model, deployment, at.astimezone(UTC).isoformat(timespec="microseconds")])
+
+
+class Due(NamedTuple):
+    """The tick that a wake-up stands for; None: it does nothing. why: a sentence for people."""
+
+    tick: datetime | None
+    why: str
+
+
+def due(
+    woken_for: datetime,
+    now: datetime,
+    latest: Callable[[datetime], datetime | None],
+    *,
+    late_after: float,
+    catch_up: Literal["latest", "none"],
+) -> Due:
+    """Which tick a wake-up that was meant for the instant `woken_for`, and comes `now`, stands for.
+
+    latest: the last tick of the schedule at or before an instant. Where several wake-ups were missed, all of them stand for the
+    same tick, so that only the first does something. A clock that was set back makes nothing late.
+    """
+    own = latest(woken_for + _LEEWAY) or woken_for
+    late = (now - own).total_seconds()
+    if late <= late_after:
+        return Due(own, f"the tick of {_said(own)}")
+    told = f"the tick of {_said(own)} was woken {timedelta(seconds=round(late))} late"
+    if catch_up == "none":
+        return Due(None, f"{told}, and schedule.catch_up is none")
+    newest = latest(now) or own
+    return Due(newest, told if newest == own else f"{told}; that of {_said(newest)} stands for all that were missed")
+
+
+def every(seconds: float, now: datetime) -> datetime:
+    """The last tick at or before `now` of an interval: multiples of it since 1970, so that all who reckon it agree."""
+    return _EPOCH + ((now - _EPOCH) // timedelta(seconds=seconds)) * timedelta(seconds=seconds)
+
+
+def _said(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

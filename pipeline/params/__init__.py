@@ -32,6 +32,7 @@ from pipeline.params.ingest import SourceParams as SourceParams
 from pipeline.params.notify import NotifyParams as NotifyParams
 from pipeline.params.release import ReleaseParams as ReleaseParams
 from pipeline.params.retention import RetentionParams as RetentionParams
+from pipeline.params.schedule import ScheduleParams as ScheduleParams
 from pipeline.params.section import Count, Fraction, Section
 from pipeline.params.serve import ServeParams as ServeParams
 from pipeline.params.sweep import SweepParams as SweepParams
@@ -77,11 +78,6 @@ class ValidateParams(Section):
     """classify: the only labels allowed; default: any."""
     min_rows_per_label: Annotated[int, Field(ge=0)] = 2
     """classify: a label with fewer rows can be neither learned nor measured."""
-
-
-class ScheduleParams(Section):
-    cron: str = "0 3 * * *"
-    timezone: str = "UTC"
 
 
 class Params(Section):
