@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.checkouts import ROOT, git
+from tests.warm import WarmProcess
 
 PARAMS = """
 model: {name: desk, task: generate, base: ./examples/base}
@@ -56,10 +57,8 @@ class Town:
             assert done.returncode == expect, f"tuneline {command} ended with {done.returncode}\n{out}\n{err}"
         return Finished(done.returncode, out, err)
 
-    def start(self, command: str, **environment: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-m", "pipeline", *shlex.split(command)]
-        env = {**os.environ, **environment}
-        return subprocess.Popen(words, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    def start(self, command: str, **environment: str) -> WarmProcess:
+        return WarmProcess(["pipeline", *shlex.split(command)], cwd=self.root, env={**os.environ, **environment})
 
     def batch(self, week: int, rows: int = 260, name: str | None = None) -> Path:
         target = self.root / "inbox" / (name or f"week{week}.jsonl")

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.backends.run_folder import STAGES
 from tests.story_town import Town, adapter_of
+from tests.warm import WarmProcess
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_what_dvc_repro_did_first_the_flow_brings_back(second: Town) -> None:
     assert ran.err.count("done before, brought back") == len(STAGES), ran.err
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], bool], process: WarmProcess, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"the run ended before: {process.communicate()}"

@@ -1,0 +1,102 @@
+"""The process behind warm.py: imports, then forks for each command it is sent. Run as a script, with a socket's name."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import Any
+
+
+def serve(name: str, ready: int) -> dict[str, Any] | None:
+    """Fork for each order, tell its pid and how it ended. In a fork this gives the order; when standard input ends, None."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(f"\0{name}")
+    listening.listen(64)
+    wake, woken = socket.socketpair()
+    woken.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(woken.fileno())
+    os.write(ready, b"1")
+    os.close(ready)
+    alive: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as selector:
+        for heard in (listening, wake, sys.stdin):
+            selector.register(heard, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is sys.stdin:
+                    return None
+                if key.fileobj is wake:
+                    wake.recv(4096)
+                    _reap(alive)
+                    continue
+                connection, _ = listening.accept()
+                length, files, _, _ = socket.recv_fds(connection, 8, 2)
+                order = json.loads(_exactly(connection, int.from_bytes(length)))
+                pid = os.fork()
+                if not pid:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for held in (listening, wake, woken, connection, *alive.values()):
+                        held.close()
+                    selector.close()
+                    order["files"] = files
+                    return order  # type: ignore[no-any-return]
+                for file in files:
+                    os.close(file)
+                alive[pid] = connection
+                connection.sendall(f"{pid}\n".encode())
+
+
+def _reap(alive: dict[int, socket.socket]) -> None:
+    while alive:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        connection = alive.pop(pid)
+        with suppress(OSError):  # who asked may be gone
+            connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        connection.close()
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    got = b""
+    while len(got) < count:
+        got += connection.recv(count - len(got))
+    return got
+
+
+def become(order: dict[str, Any]) -> None:
+    """Be what `python -m MODULE WORD…` would be in that folder and environment."""
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, file in enumerate((nothing, *order["files"])):
+        os.dup2(file, number)
+        os.close(file)
+    module, *words = order["words"]
+    sys.path[0] = order["cwd"]
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    from tests.warm import libraries
+
+    libraries()
+    del sys.modules["tests.warm"], sys.modules["tests"]
+    with open("/proc/self/status") as status:
+        threads = next(line for line in status if line.startswith("Threads:")).split()[1]
+    if threads != "1":
+        sys.exit(f"a process with {threads} threads cannot be forked safely")
+    order = serve(sys.argv[1], int(sys.argv[2]))
+    if order is not None:
+        become(order)
