@@ -79,12 +79,18 @@ LIBRARIES = (
 
 
 class WarmProcess:
-    """What a caller of subprocess.Popen(text=True) would hold: pid, pipes, communicate, poll, wait, signals."""
+    """What a caller of subprocess.Popen(text=True) would hold: pid, pipes, communicate, poll, wait, signals.
 
-    def __init__(self, words: list[str], *, cwd: Path, env: Mapping[str, str]) -> None:
+    shim and die_at: with drills/kill_at.c preloaded, the process is killed at its so-manieth change of the disk, or, with 0, says
+    on stderr how many there were.
+    """
+
+    def __init__(
+        self, words: list[str], *, cwd: Path, env: Mapping[str, str], shim: Path | None = None, die_at: int | None = None
+    ) -> None:
         out, err = os.pipe(), os.pipe()
-        with _asking(_server()) as connection:
-            order = json.dumps({"words": words, "cwd": str(cwd), "env": dict(env)}).encode()
+        with _asking(_server(shim)) as connection:
+            order = json.dumps({"words": words, "cwd": str(cwd), "env": dict(env), "die_at": die_at}).encode()
             socket.send_fds(connection, [len(order).to_bytes(8)], [out[1], err[1]])
             connection.sendall(order)
             os.close(out[1])
@@ -146,13 +152,15 @@ class WarmProcess:
 
 
 @cache
-def _server() -> str:
+def _server(shim: Path | None) -> str:
     """The address of this process's own server of forks, started when first asked for; it ends with this process."""
     name = f"tuneline-warm-{os.getpid()}-{time.monotonic_ns()}"
     ready, said = os.pipe()
     command = [sys.executable, str(Path(__file__).with_name("warm_server.py")), name, str(said)]
     # pyarrow's allocator would have a thread of its own, and a fork has only the one that forked.
     alone = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    if shim is not None:
+        alone["LD_PRELOAD"] = str(shim)
     started = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[said], env=os.environ | alone)
     os.close(said)
     if os.read(ready, 1) != b"1":

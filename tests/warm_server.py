@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import json
 import os
 import runpy
@@ -84,6 +86,13 @@ def become(order: dict[str, Any]) -> None:
     module, *words = order["words"]
     sys.path[0] = order["cwd"]
     sys.argv = [module, *words]
+    if order["die_at"] is not None:
+        shim = ctypes.CDLL(None)
+        if order["die_at"]:
+            shim.kill_at_arm(order["die_at"])
+        else:
+            shim.kill_at_arm(-1)
+            atexit.register(lambda: sys.stderr.write(f"changes of the disk: {shim.kill_at_counted()}\n"))
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
