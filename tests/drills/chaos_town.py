@@ -36,7 +36,7 @@ evaluate:
   parity_rows: 1
   batch_size: 64
   max_new_tokens: 8
-  resamples: 100
+  resamples: 200
 gate: {min_test_rows: 5, thresholds: {token_f1: 0.0}, not_worse_than_champion: {}}
 """
 _DONE = re.compile(rf"^  ({'|'.join(STAGES)}) [\d.]+ s$", re.MULTILINE)
