@@ -20,24 +20,30 @@ from pipeline.workspace import Workspace
 
 _FREE_BYTES = 2 << 30
 _MEMORY_BYTES = 3 << 30
+Check = tuple[str, Callable[[], Iterator["Finding"]]]
+"""What it looks at, and how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
+    """One thing that was looked at. where: the file, line or address that it is about, if there is one."""
+
     name: str
     ok: bool
     detail: str
     fix: str | None = None
+    where: str | None = None
 
     @property
     def line(self) -> str:
-        line = f"{'ok ' if self.ok else 'NO '} {self.name}: {self.detail}"
+        place = f" ({self.where})" if self.where else ""
+        line = f"{'ok ' if self.ok else 'NO '} {self.name}: {self.detail}{place}"
         return line if self.ok or not self.fix else f"{line}\n     fix: {self.fix}"
 
 
 def examine(world: World, params: Path) -> list[Finding]:
     """All findings, good and bad."""
-    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+    checks: list[Check] = [
         ("python", _python),
         ("packages", _packages),
         ("git", lambda: _git(world)),
@@ -45,10 +51,11 @@ def examine(world: World, params: Path) -> list[Finding]:
         ("stores", lambda: _stores(world)),
         ("params", lambda: _params(world, params)),
     ]
-    return [finding for name, check in checks for finding in _guarded(name, check)]
+    return [finding for name, check in checks for finding in guarded(name, check)]
 
 
-def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What a check finds; that it fails is a finding too."""
     try:
         yield from check()
     except TunelineError as error:

@@ -103,12 +103,22 @@ def ui(port: Annotated[int, typer.Option(help="Port on loopback.")] = 5000) -> N
     os.execv(command[0], command)
 
 
-def doctor(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
+def doctor(
+    params: ParamsFile = DEFAULT_PARAMS,
+    security: Annotated[bool, typer.Option("--security", help="Look for weaknesses instead: keys, passwords, versions.")] = False,
+    json: Json = False,
+) -> None:
     """Check the machine, the stores and the params; say how to fix what is wrong."""
-    from pipeline.doctor import examine
     from pipeline.wiring import World
 
-    findings = examine(World.here(), params)
+    if security:
+        from pipeline.doctor_security import examine_security
+
+        findings = examine_security(World.here(), params)
+    else:
+        from pipeline.doctor import examine
+
+        findings = examine(World.here(), params)
     show(findings, json, lambda found: [f.line for f in found])
     raise typer.Exit(0 if all(f.ok for f in findings) else 1)
 
