@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import rendering
 from pipeline.commands.options import DEFAULT_PARAMS, By, Json, ParamsFile, Reason, Stage, open_world, show
+
+if TYPE_CHECKING:
+    from pipeline.domain.release import Event
+    from pipeline.wiring import World
 
 Version = Annotated[str, typer.Argument(help="A number, v3, a stage, or the start of a digest.")]
 
@@ -56,7 +60,39 @@ def approve(
     world, loaded = open_world(params)
     from pipeline.deeds import give_approval
 
-    show(give_approval(world, loaded, version, to, by=by or world.actor, reason=reason), json, rendering.event_lines)
+    event = give_approval(world, loaded, version, to, by=by or world.actor, reason=reason)
+    _let_go_on(world, event)
+    show(event, json, rendering.event_lines)
+
+
+def refuse(
+    version: Version,
+    to: Annotated[str, typer.Option(help="The stage that you would not give it.")],
+    reason: Reason,
+    by: By = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+    json: Json = False,
+) -> None:
+    """Keep a version from a stage: it does not take it until you approve of it after all. Nothing is moved."""
+    world, loaded = open_world(params)
+    from pipeline.deeds import give_refusal
+
+    event = give_refusal(world, loaded, version, to, by=by or world.actor, reason=reason)
+    _let_go_on(world, event)
+    show(event, json, rendering.event_lines)
+
+
+def _let_go_on(world: World, event: Event) -> None:
+    """Whoever waits for this decision in Prefect looks again at once; without Prefect the decision stands all the same."""
+    from flows.prefect_api import go_on
+    from pipeline.errors import TryLater
+    from pipeline.terminal import say
+
+    try:
+        if go_on(world, event.model, event.version, event.stage or ""):
+            say("the run that waits for it goes on")
+    except TryLater as error:
+        say(f"{error.what}: the run that waits for it, if there is one, finds the decision at its next look")
 
 
 def revoke(
