@@ -116,10 +116,11 @@ def secrets(world: World, params_file: Path) -> Iterator[Finding]:
 
 def remote_code(world: World, params: Params) -> Iterator[Finding]:
     """Nothing here asks a library to run code that comes with a model."""
+    from pipeline.backends.tracked_secrets import tracked_files
+
     root = world.git.root
-    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True).stdout.decode("utf-8", "replace")
     found = []
-    for name in listed.split("\0"):
+    for name in tracked_files(root):
         path = root / name
         if name.endswith(_CODE_FILES) and path.is_file() and not path.is_symlink() and path.stat().st_size < 2 << 20:
             content = path.read_bytes()

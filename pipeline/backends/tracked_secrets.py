@@ -33,11 +33,9 @@ _DVC_SECRETS = (
 
 def tracked_secrets(root: Path) -> Iterator[tuple[str, int, str]]:
     """(path, line, type) of each secret in a tracked text file."""
-    chosen = ["ls-files", "-z", "--", ".", f":(exclude,attr:{PLANTED})"]
-    listed = subprocess.run(["git", "-C", str(root), *chosen], capture_output=True, check=True).stdout
     detector = TokenSecrets()
-    for name in listed.decode("utf-8", "surrogateescape").split("\0"):
-        text = _text(root / name) if name else None
+    for name in tracked_files(root):
+        text = _text(root / name)
         if text is None or not detector.suspects(text):
             continue
         lines = text.splitlines()
@@ -46,6 +44,13 @@ def tracked_secrets(root: Path) -> Iterator[tuple[str, int, str]]:
             around = " ".join(lines[max(0, number - 1) : number + 1])
             if ALLOWED not in around.lower():
                 yield name, number + 1, finding.type
+
+
+def tracked_files(root: Path) -> list[str]:
+    """What git tracks, but for files with the attribute PLANTED."""
+    chosen = ["ls-files", "-z", "--", ".", f":(exclude,attr:{PLANTED})"]
+    listed = subprocess.run(["git", "-C", str(root), *chosen], capture_output=True, check=True).stdout
+    return [name for name in listed.decode("utf-8", "surrogateescape").split("\0") if name]
 
 
 def dvc_secrets(root: Path) -> Iterator[tuple[str, str]]:

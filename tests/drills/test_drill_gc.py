@@ -11,7 +11,7 @@ import pytest
 for _folder in ("gc", "release"):
     sys.path.append(str(Path(__file__).resolve().parent.parent / _folder))
 
-from gc_world import MODEL, Desk
+from gc_world import MODEL, Desk  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
