@@ -8,15 +8,17 @@ candidate that the gate refuses is a successful run; so is a run that finds noth
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.tasks import close_runs_of_the_dead, do, page_link, progress, show_links, show_table
+from flows.tasks import call_of_this_run, close_runs, do, page_link, progress, show_links, show_table
 from pipeline.backends.run_folder import (
     DATA_STAGES,
     STAGES,
@@ -26,7 +28,6 @@ from pipeline.backends.run_folder import (
     head_data,
     head_run,
     keep_run,
-    one_run_at_a_time,
     open_run,
     remove_other_folders,
 )
@@ -35,34 +36,47 @@ from pipeline.domain.curated import Curation, Splits
 from pipeline.domain.data import CheckResult, Snapshot, ValidationReport
 from pipeline.domain.drift import DriftReport
 from pipeline.domain.gating import GateDecision, Outcome
+from pipeline.domain.notices import Notice, NoticeKind
 from pipeline.domain.outcome import Ending, RunOutcome
 from pipeline.domain.release import registrations, version_record
 from pipeline.ending import log_evidence, replay_curves, run_gate, settle
-from pipeline.errors import RulesUnmet
+from pipeline.errors import RulesUnmet, Stale
 from pipeline.params import Params
 from pipeline.placing import place_champion, place_frozen, place_reserved, place_reviewed, place_starts, place_suites
 from pipeline.reporting import write_report
 from pipeline.stages import run_step
 from pipeline.terminal import say
-from pipeline.wiring import World, read_params, run_ingest
+from pipeline.ticking import in_turn
+from pipeline.wiring import World, notifier_of, read_params, run_ingest
 
 POLICY = "release.promote_on_pass says so"
 
 
 @flow(name="retrain", flow_run_name="retrain {name}", persist_result=False, validate_parameters=False)
 def retrain(
-    name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None, afresh: bool = False
+    name: str,
+    params_file: str,
+    sources: tuple[str, ...] = (),
+    as_of: datetime | None = None,
+    afresh: bool = False,
+    schedule: dict[str, Any] | None = None,
 ) -> Any:
-    """Run once for the model `name` of a params file; returns a RunOutcome. sources and as_of: see wiring.run_ingest."""
-    world = World.here()
-    params = read_params(Path(params_file))
-    with one_run_at_a_time(world.project, name):
-        close_runs_of_the_dead(f"retrain {name}")
-        _finish_what_was_killed(world, params)
-        for mended in mend(world, params):
+    """Run for the model `name` of a params file, if its turn has come and there is a reason; returns a RunOutcome. sources and
+    as_of: see wiring.run_ingest. schedule: the keys of params.schedule by which it was woken, where those of the file may be
+    others by now."""
+    world, params = World.here(), read_params(Path(params_file))
+    if schedule:
+        params = params.model_copy(update={"schedule": params.schedule.model_copy(update=schedule)})
+
+    def work(held: World) -> RunOutcome:
+        _finish_what_was_killed(held, params)
+        for mended in mend(held, params):
             say(mended)
-        outcome = _run_once(world, params, tuple(sources), as_of, afresh=afresh)
-    return _told(outcome)
+        outcome = _run_once(held, params, tuple(sources), as_of, afresh=afresh)
+        sought = _seek(held, params, params_file, outcome)
+        return outcome.model_copy(update={"facts": (*outcome.facts, sought)}) if sought else outcome
+
+    return _told(world, params, _in_turn(world, params, work))
 
 
 @flow(name="take in", flow_run_name="take in {name}", persist_result=False, validate_parameters=False)
@@ -70,25 +84,55 @@ def take_in(
     name: str, params_file: str, sources: tuple[str, ...] = (), as_of: datetime | None = None, afresh: bool = False
 ) -> Any:
     """Take in, validate, curate and split what is new for the model `name`; nothing is trained. Returns a RunOutcome."""
-    world = World.here()
-    params = read_params(Path(params_file))
-    with one_run_at_a_time(world.project, name):
-        close_runs_of_the_dead(f"take in {name}")
-        run = _open(world, params)
+    world, params = World.here(), read_params(Path(params_file))
+
+    def work(held: World) -> RunOutcome:
+        run = _open(held, params)
         try:
-            _, outcome = _take_data_in(world, run, params, tuple(sources), as_of, DATA_STAGES, afresh=afresh)
-            outcome = outcome or _keep_data(world, run)
+            _, outcome = _take_data_in(held, run, params, tuple(sources), as_of, DATA_STAGES, afresh=afresh)
+            return outcome or _keep_data(held, run)
         finally:
             run.store.close()
-    return _told(outcome)
+
+    return _told(world, params, _in_turn(world, params, work))
 
 
-def _told(outcome: RunOutcome) -> Any:
+def _seek(world: World, params: Params, params_file: str, outcome: RunOutcome) -> str | None:
+    """Let a version that was registered, and holds no stage, wait for the people whom its stage asks for."""
+    if outcome.ending is not Ending.REGISTERED or outcome.version is None or outcome.promoted_to is not None:
+        return None
+    from flows.approval import seek
+
+    return seek(world, params, params_file, outcome.version, params.release.promote_on_pass or params.release.stages[-1])
+
+
+def _in_turn(world: World, params: Params, work: Callable[[World], RunOutcome]) -> RunOutcome:
+    """See ticking.in_turn. Flow runs whose process has died are closed by the next one, whatever it finds to do."""
+    name, book = params.model.name, world.run_book
+    with book.called(name, str(flow_run.id)):
+        dead = book.dead_callers(name)
+        close_runs(dead)
+        book.forget_callers(dead)
+        try:
+            return in_turn(world, params, call_of_this_run(), work)
+        except Stale:
+            raise  # whoever took over tells how it ended
+        except Exception as error:
+            _tell(world, params, NoticeKind.RUN_FAILED, f"{name}: the run failed", (str(error)[:500] or type(error).__name__,))
+            raise
+
+
+def _told(world: World, params: Params, outcome: RunOutcome) -> Any:
     get_run_logger().info("%s: %s", outcome.run, outcome.ending)
+    if outcome.said_no:
+        _tell(world, params, NoticeKind.REFUSED, f"{outcome.run}: {outcome.ending}", outcome.reasons)
     # The state's name is what the list of runs shows; every ending here is a run that did its work.
-    return Completed(
-        name=outcome.ending.value.capitalize(), message="; ".join(outcome.reasons) or outcome.ending.value, data=outcome
-    )
+    said = "; ".join(outcome.reasons or outcome.facts[:1]) or outcome.ending.value
+    return Completed(name=outcome.ending.value.capitalize(), message=said, data=outcome)
+
+
+def _tell(world: World, params: Params, kind: NoticeKind, title: str, lines: tuple[str, ...]) -> None:
+    notifier_of(world, params).tell(Notice(kind=kind, model=params.model.name, title=title, lines=lines))
 
 
 def _run_once(world: World, params: Params, sources: tuple[str, ...], as_of: datetime | None, *, afresh: bool) -> RunOutcome:

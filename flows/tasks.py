@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -24,12 +24,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Crashed
 
 from pipeline.errors import TunelineError
 from pipeline.ports import Progress
 from pipeline.terminal import reporter, say
+from pipeline.ticking import Call
 
 RETRIES = 2
 RETRY_SECONDS = [5, 30]
@@ -72,14 +73,27 @@ def progress(key: str) -> Progress:
     return report
 
 
-def close_runs_of_the_dead(flow_run_name: str) -> None:
-    """Mark as crashed the flow runs of this name that Prefect still believes to be running. Call it holding the model's lock:
-    then no other one is alive. A killed process cannot report its own end, and Prefect would show it as running for ever."""
+def close_runs(runs: Collection[str]) -> None:
+    """Mark as crashed those of these flow runs that Prefect still believes to be running: their processes have ended, or were
+    taken over. A killed process cannot report its own end, and Prefect would show it as running for ever."""
+    if not runs:
+        return
     with get_client(sync_client=True) as client:
-        named = FlowRunFilter.model_validate({"name": {"any_": [flow_run_name]}, "state": {"type": {"any_": ["RUNNING"]}}})
-        for run in client.read_flow_runs(flow_run_filter=named):
+        wanted = {"id": {"any_": sorted(runs)}, "state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted)):
             if str(run.id) != str(flow_run.id):
                 client.set_flow_run_state(run.id, Crashed(message="its process died"), force=True)
+
+
+def call_of_this_run() -> Call:
+    """What asked for the flow run that this is called in: a schedule, or somebody by hand."""
+    # Prefect's own kind of datetime reckons in other ways.
+    at = datetime.fromisoformat(flow_run.scheduled_start_time.isoformat()).astimezone(UTC)
+    if not flow_run.id or deployment.name is None:
+        return Call(at)
+    with get_client(sync_client=True) as client:
+        scheduled = client.read_flow_run(UUID(str(flow_run.id))).auto_scheduled
+    return Call(at, str(deployment.name), scheduled=True) if scheduled else Call(at)
 
 
 def show_links(key: str, title: str, links: Mapping[str, str]) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from pipeline.domain.record import digest_bytes
 from pipeline.errors import Broken, Conflict, Misuse, Stale, TryLater
 
 REFS = "refs/tags/tuneline"
@@ -99,6 +100,11 @@ class Git:
         dated = _IDENTITY | {"GIT_AUTHOR_DATE": "@0 +0000", "GIT_COMMITTER_DATE": "@0 +0000"}
         commit = self._run("commit-tree", tree, "-p", head, "-m", "uncommitted changes", env=dated)
         return CodeState(commit, dirty=True)
+
+    def code_digest(self, code: tuple[str, ...]) -> str:
+        """Names what lies below `code`, changes that are in no commit included. Another commit with the same code: the same."""
+        state = self.code_state(code)
+        return digest_bytes(self._run("ls-tree", state.commit, "--", *code).encode())
 
     def add_worktree(self, path: Path, commit: str) -> None:
         """A fresh worktree of `commit` at `path`; what was there is removed first."""

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from pipeline.backends.ledger_index import micros
 from pipeline.backends.run_book_holder import Holder
-from pipeline.backends.run_book_tables import Database, end_idle, leases, ticks
+from pipeline.backends.run_book_tables import Database, callers, end_idle, leases, ticks
 from pipeline.backends.run_book_tables import signals as seen
 from pipeline.domain.record import canonical_json
 from pipeline.domain.signals import Signal, SignalKind
@@ -33,6 +33,8 @@ from pipeline.moving import utc_now
 
 LEASE_SECONDS = 60.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+IDLE_KEPT = 20_000
+"""How many ticks back those that only looked are remembered."""
 _LOOKS = 20
 """How often a heartbeat is looked for within the time of a lease."""
 
@@ -178,6 +180,42 @@ class RunBook:
         last = sa.select(ticks).where(ticks.c.model == model).order_by(ticks.c.fence.desc()).limit(count)
         return tuple(reversed(self._read(last)))
 
+    def runs(self, model: str, count: int) -> tuple[Tick, ...]:
+        """The last `count` ticks that did more than look, oldest first: those with inputs, and those that did not end."""
+        more = ticks.c.inputs.is_not(None) | ticks.c.ending.in_(list(Unfinished))
+        last = sa.select(ticks).where(ticks.c.model == model, more).order_by(ticks.c.fence.desc()).limit(count)
+        return tuple(reversed(self._read(last)))
+
+    @contextmanager
+    def called(self, model: str, run: str) -> Iterator[None]:
+        """Note that this process is the flow run `run`, as long as the block lasts."""
+
+        def write(*statements: sa.Executable) -> None:
+            with self._database.writing() as connection:
+                for statement in statements:
+                    connection.execute(statement)
+
+        gone = sa.delete(callers).where(callers.c.run == run)
+        its = {"run": run, "model": model, "holder": Holder.here().model_dump_json(), "gone": 0}
+        self._database.patiently(lambda: write(gone, sa.insert(callers).values(its)))
+        yield
+        self._database.patiently(lambda: write(gone))
+
+    def dead_callers(self, model: str) -> tuple[str, ...]:
+        """Flow runs whose process is certain to have ended, or whose lease was taken over."""
+        with self._database.reading() as connection:
+            query = sa.select(callers.c.run, callers.c.holder, callers.c.gone).where(callers.c.model == model)
+            rows = list(connection.execute(query)) if connection else []
+        return tuple(str(run) for run, holder, gone in rows if gone or Holder.model_validate_json(holder).gone)
+
+    def forget_callers(self, runs: tuple[str, ...]) -> None:
+        def write() -> None:
+            with self._database.writing() as connection:
+                connection.execute(sa.delete(callers).where(callers.c.run.in_(runs)))
+
+        if runs:
+            self._database.patiently(write)
+
     def note(self, signal: Signal) -> None:
         """See ports.Signals."""
         its = {"model": signal.model, "what": signal.what.value, "window": signal.window}
@@ -211,13 +249,18 @@ class RunBook:
             other = _holder(row) if row and row["held"] else None
             if row and other and not other.gone and (row["fence"], row["beat"]) != still:
                 return row
-            words = {"fence": (row["fence"] if row else 0) + 1, "beat": 0, "held": 1, "lasts": lasts, "token": token}
+            fence = (row["fence"] if row else 0) + 1
+            words = {"fence": fence, "beat": 0, "held": 1, "lasts": lasts, "token": token}
             words |= {"holder": me.model_dump_json(), "tick": asked["key"]}
             _put(connection, leases, leases.c.model == asked["model"], {"model": asked["model"], **words}, there=bool(row))
             if row and other:
                 left = (ticks.c.model == asked["model"]) & (ticks.c.ending == Unfinished.RUNNING)
                 connection.execute(sa.update(ticks).where(left).values(ending=Unfinished.TAKEN_OVER, ended=micros(utc_now())))
-            begun = {"fence": words["fence"], "began": micros(utc_now()), "ended": None, "ending": Unfinished.RUNNING.value}
+                connection.execute(sa.update(callers).where(callers.c.holder == row["holder"]).values(gone=1))
+            # Ticks that found nothing to do are many, and mean nothing once they are old.
+            old = (ticks.c.model == asked["model"]) & (ticks.c.fence < fence - IDLE_KEPT) & ticks.c.inputs.is_(None)
+            connection.execute(sa.delete(ticks).where(old & ticks.c.version.is_(None)))
+            begun = {"fence": fence, "began": micros(utc_now()), "ended": None, "ending": Unfinished.RUNNING.value}
             _put(connection, ticks, ticks.c.key == asked["key"], {**asked, **begun, "why": "[]"}, there=bool(there))
             return _claim(asked, me, words, other)
 

@@ -64,6 +64,16 @@ signals = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Index("run_signals_by_time", "model", "what", "at"),
 )
+callers = sa.Table(
+    "run_callers",
+    tables,
+    sa.Column("run", sa.Text, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("gone", sa.Integer, nullable=False),
+)
+"""Which process each flow run is, as long as it lasts: by this one tells the dead from those that wait. gone: its lease was taken
+over."""
 _schema = sa.Table("run_book_version", tables, sa.Column("version", sa.Text, primary_key=True))
 
 

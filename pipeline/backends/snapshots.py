@@ -85,6 +85,12 @@ class GitDvcSnapshots:
             snapshot=snapshot,
         )
 
+    def of(self, commit: str) -> Snapshot | None:
+        """The snapshot that a kept run's commit names; None where its record is not in the data store here."""
+        md5 = self._files(self._git.show(commit, _POINTER), commit[:12]).get("snapshot.json")
+        stored = self._archive.find(md5) if md5 else None
+        return Snapshot.read(stored) if stored else None
+
     def _files(self, pointer: bytes | None, where: str) -> dict[str, str]:
         """Path in the snapshot folder → MD5, of every file that a run's snapshot has, by the .dvc file that points at it."""
         from ruamel.yaml import YAML

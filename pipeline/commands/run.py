@@ -1,4 +1,4 @@
-"""Runs and what they need: run, ingest, schedule, the local servers, the folder of a run, the doctor."""
+"""Runs and what they need: run, ingest, the local servers, the folder of a run, the doctor."""
 
 from __future__ import annotations
 
@@ -64,17 +64,6 @@ def worktree(
 
     kept = find_kept(world.git, loaded.model.name, number)
     print(open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote).root)
-
-
-def schedule(
-    params: ParamsFile = DEFAULT_PARAMS, cron: Annotated[str | None, typer.Option(help="Instead of the one in params.")] = None
-) -> None:
-    """Serve the retrain flow on the cron of params, until stopped."""
-    world, loaded = open_world(params)
-    use_prefect(world)
-    from flows.deployments import serve
-
-    serve(loaded.model.name, params.absolute(), cron or loaded.schedule.cron, loaded.schedule.timezone)
 
 
 def up() -> None:

@@ -16,6 +16,12 @@ class Ending(StrEnum):
     REFUSED_BY_CURATION = "refused by curation"
     TAKEN_IN = "taken in"
     NOTHING_NEW = "nothing new"
+    WAITING = "waiting"
+    """There is a reason to run, and something that holds it back: too few rows, a batch still arriving, a cool-down, a budget."""
+    DONE_BEFORE = "done before"
+    """The tick had ended when it was asked for again."""
+    SKIPPED = "skipped"
+    """The wake-up came too late, or another run took its turn."""
 
 
 class RunOutcome(Value):

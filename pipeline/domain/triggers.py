@@ -18,12 +18,13 @@ from pipeline.domain.signals import Signal
 
 class Fresh(Value):
     """What a look at the sources found. rows: roughly, by lines; None where they cannot be counted in passing. newest: the last
-    change of any of the files. unseen: sources that only a run can look into, by name."""
+    change of any of the files. unseen: sources that only a run can look into, by name. digest: names this very set of files."""
 
     files: int = 0
     rows: int | None = 0
     newest: AwareDatetime | None = None
     unseen: tuple[str, ...] = ()
+    digest: str = ""
 
 
 class State(Value):

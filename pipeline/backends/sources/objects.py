@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.backends.sources.archives import Limits
 from pipeline.backends.sources.staging import write
@@ -43,6 +43,40 @@ def fetch_objects(
     Passed over: what is hidden or still being written by its name, newer than `as_of`, no data, or known by name and ETag from
     `earlier`. Raises BadInput for what cannot be read, TryLater for a store that does not answer or an object that changes.
     """
+    store, listed = _new(entry, reading, limits, as_of, earlier)
+    for number, one in listed:
+        path = folder / f"{number:06d}"
+        try:
+            _fetch(store, one.key, one.info, path, one.name, limits.bytes)
+        except TunelineError:
+            raise
+        except Exception as error:
+            raise explained(error, one.name) from None
+        how = reading_for(one.kind[0], reading)
+        yield Found(path, one.name, *one.kind, one.modified, how, entry.origin, reading.license, one.mark, staged=True)
+
+
+def list_objects(
+    entry: SourceParams, reading: Reading, limits: Limits, *, as_of: datetime | None, earlier: Sequence[SourceFile]
+) -> Iterator[tuple[str, float]]:
+    """(name and mark, seconds since 1970 of its last change) of each object that fetch_objects would fetch; none is fetched."""
+    for _, one in _new(entry, reading, limits, as_of, earlier)[1]:
+        yield f"{one.name} {one.mark}", one.modified
+
+
+class _Object(NamedTuple):
+    key: str
+    info: Mapping[str, Any]
+    name: str
+    kind: tuple[str, bool]
+    mark: str
+    modified: float
+
+
+def _new(
+    entry: SourceParams, reading: Reading, limits: Limits, as_of: datetime | None, earlier: Sequence[SourceFile]
+) -> tuple[Any, Iterator[tuple[int, _Object]]]:
+    """The store, and the objects to read, each with its place in the listing."""
     address = str(entry.objects)
     try:
         store, base = _opened(address)
@@ -50,27 +84,22 @@ def fetch_objects(
     except Exception as error:
         raise explained(error, address) from None
     known = {(source.name, source.watermark) for source in earlier}
-    for number, (key, info) in enumerate(listed):
-        name = f"{address.split('://')[0]}://{key}"
-        kind = kind_of(key)
-        if kind is None or any(is_passed_over(part) for part in key[len(start) :].split("/")):
-            if is_unread(key):
-                raise not_read(name)
-            continue
-        if kind[0] in DOCUMENTS and reading.format != "text" and not _names_suffix(address, key):
-            continue
-        mark, modified = _mark(info), _modified(store, key, info)
-        if (name, mark) in known or (as_of is not None and modified > as_of.timestamp()):
-            continue
-        path = folder / f"{number:06d}"
-        try:
-            _fetch(store, key, info, path, name, limits.bytes)
-        except TunelineError:
-            raise
-        except Exception as error:
-            raise explained(error, name) from None
-        how = reading_for(kind[0], reading)
-        yield Found(path, name, *kind, modified, how, entry.origin, reading.license, mark, staged=True)
+
+    def wanted() -> Iterator[tuple[int, _Object]]:
+        for number, (key, info) in enumerate(listed):
+            name = f"{address.split('://')[0]}://{key}"
+            kind = kind_of(key)
+            if kind is None or any(is_passed_over(part) for part in key[len(start) :].split("/")):
+                if is_unread(key):
+                    raise not_read(name)
+                continue
+            if kind[0] in DOCUMENTS and reading.format != "text" and not _names_suffix(address, key):
+                continue
+            mark, modified = _mark(info), _modified(store, key, info)
+            if (name, mark) not in known and (as_of is None or modified <= as_of.timestamp()):
+                yield number, _Object(key, info, name, kind, mark, modified)
+
+    return store, wanted()
 
 
 def _opened(address: str) -> tuple[Any, str]:
