@@ -14,7 +14,7 @@ from pipeline.domain.measured import SuiteFiles
 from pipeline.domain.model import Champion, Starts, TrainingRun
 from pipeline.errors import Misuse
 from pipeline.ports import Embedder, Progress, Tracker, silent
-from pipeline.wiring import World, find_base, find_detector, find_encoder, find_judge
+from pipeline.wiring import World, find_base, find_detector, find_encoder, find_engine, find_judge
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def train_in(
         tracker=tracker,
         progress=progress,
         root=workspace.root,
+        engine=find_engine(world, params),
     )
 
 
@@ -155,5 +156,6 @@ def _evaluate(world: World, workspace: Workspace, params: Params, progress: Prog
         detector=find_detector(params),
         judge=find_judge(world, workspace, params, files, base),
         cache=world.project.cache,
+        engine=find_engine(world, params),
         progress=progress,
     )

@@ -22,6 +22,7 @@ from pipeline.ports import (
     Archive,
     Detector,
     Expectations,
+    Engine,
     Judge,
     Ledger,
     Notifier,
@@ -246,6 +247,17 @@ def find_judge(world: World, workspace: Workspace, params: Params, files: SuiteF
         return judge
     from pipeline.modeling.answering.judge import RewardJudge
 
+def find_engine(world: World, params: Params) -> Engine | None:
+    """The machines that heavy work is handed to, where params name some; checked, so that nothing begins that could not go on."""
+    if params.compute.engine == "local":
+        return None
+    from pipeline.backends.ray_engine import RayEngine
+
+    engine = RayEngine(params.compute, world.settings.ray_address, world.settings.ray_token, state=world.project.state)
+    engine.check()
+    return engine
+
+
     return RewardJudge(workspace.suites / files.place(asked.model), base, params.model)
 
 
@@ -293,7 +305,7 @@ def take_in(
     from pipeline.steps.forget import keep_out
     from pipeline.steps.ingest import ingest
 
-    root = world.git.root
+    root, engine = world.git.root, find_engine(world, params)
     out = keep_out(params.model.name, ledger=world.ledger, key=world.record_key, index=world.record_index)
     forget, forgotten = out or (None, None)
     with staging(world.project.staging) as staged:
@@ -324,3 +336,4 @@ def row_rules(clean: CleanParams) -> RowRules:
     from pipeline.curation.row_rules import RowRules
 
     return RowRules(clean, personal_data=PatternPersonalData(clean.personal_types), secrets=TokenSecrets())
+            engine=engine,

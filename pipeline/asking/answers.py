@@ -6,7 +6,8 @@ Labelled rows are asked for a label, pairs and texts for what they weigh, the ot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,16 @@ from typing import TYPE_CHECKING
 
 from pipeline.domain.data import ExampleKind
 from pipeline.domain.model import TrainingRun
+from pipeline.domain.record import FileDigest
 from pipeline.evaluation.likelihoods import WEIGHED, weigh
 from pipeline.evaluation.rows import Said, SplitRows
 from pipeline.params import EvaluateParams, ModelParams
-from pipeline.ports import Progress, silent
+from pipeline.ports import Engine, Progress, silent
 
 if TYPE_CHECKING:
     from pipeline.modeling.answering.generate import Subjects
 
+Adapters = Mapping[str, tuple[Path, tuple[FileDigest, ...] | None]]
 Answer = Callable[[str, SplitRows], Said]
 """Given a subject and rows: what it said, a text a row."""
 
@@ -29,21 +32,49 @@ CENTROID_ROWS = 50
 """Training rows a label that the bare base's labels are made of: more move the means little and cost an embedding each."""
 
 
-def load(
-    training: TrainingRun, model: ModelParams, *, base: Path, adapter: Path, champion: Path | None, cache: Path | None = None
-) -> Subjects:
+@contextmanager
+def loaded(
+    training: TrainingRun,
+    model: ModelParams,
+    params: EvaluateParams,
+    *,
+    base: Path,
+    adapter: Path,
+    champion: Path | None,
+    cache: Path | None = None,
+    engine: Engine | None = None,
+) -> Iterator[Subjects]:
     """Candidate, champion where there is one, and the bare base, ready to be asked. champion: its adapter's folder.
 
-    cache: folder where answers are kept; the same question to the same weights is then not asked twice.
+    cache: folder where answers are kept; the same question to the same weights is then not asked twice. engine: whom many
+    questions are shared out to.
     """
-    from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
-
-    subjects = Subjects(base, model, cache=cache)
     # The candidate comes first: the bare base answers under the first adapter's template and precision.
-    subjects.add("candidate", adapter, files=training.adapter)
+    adapters: dict[str, tuple[Path, tuple[FileDigest, ...] | None]] = {"candidate": (adapter.absolute(), training.adapter)}
     if champion is not None:
-        subjects.add("champion", champion)
-    return subjects
+        adapters["champion"] = (champion.absolute(), None)
+    with _standing(model, base.absolute(), adapters, cache, engine) as subjects:
+        for name, (folder, files) in adapters.items():
+            subjects.add(name, folder, files=files)
+        yield subjects
+
+
+@contextmanager
+def _standing(
+    model: ModelParams, base: Path, adapters: Adapters, cache: Path | None, engine: Engine | None
+) -> Iterator[Subjects]:
+    """Nobody but the bare base yet; who is added must be of `adapters`."""
+    if engine is None:
+        from pipeline.modeling.answering.generate import Subjects  # torch and peft: seconds to import
+
+        yield Subjects(base, model, cache=cache)
+        return
+    from pipeline.modeling.answering.asking import Asking
+    from pipeline.modeling.answering.spread import Sharing, Spread
+
+    asking = Asking(base, model, adapters, threads=int(engine.made_by["threads"]))
+    with engine.crew(asking, at_least=0) as crew:
+        yield Spread(base, model, Sharing(crew, asking, engine), cache=cache)
 
 
 def answering(subjects: Subjects, params: EvaluateParams, progress: Progress = silent) -> Answer:

@@ -1,7 +1,7 @@
 """The desk where chunks are handed out and what became of them is taken in, in their order, whoever is done first.
 
 Here rows are counted, told from those that are known or forgotten, and given to the writer. What a row becomes is
-curation/intake.py's, which process works is curation/workers.py's, and what a snapshot is steps/ingest.py's.
+curation/intake.py's, who works is curation/workers.py's or an engine's, and what a snapshot is steps/ingest.py's.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from pipeline.curation.keys import hex_keys
 from pipeline.curation.reading import read_chunks
 from pipeline.curation.seen import Seen
 from pipeline.curation.shards import BatchWriter
-from pipeline.curation.workers import Workers
 from pipeline.domain.data import SourceFile
 from pipeline.errors import TunelineError
 from pipeline.params import IngestParams
-from pipeline.ports import Progress
+from pipeline.ports import Crew, Progress
 
 Forgotten = Callable[[Any], Sequence[bool]]
 """Says of each row of a pyarrow table of examples whether it was forgotten on request, and may not come back."""
@@ -51,7 +50,7 @@ class Desk:
     """Hands out chunks and takes what became of them in their order, whoever is done first: so the same snapshot comes out."""
 
     intake: Intake
-    crew: Workers
+    crew: Crew
     writer: BatchWriter
     known: Seen
     forgotten: Forgotten | None

@@ -6,7 +6,6 @@ is published unless the whole training held: the adapter folder appears by one r
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import shutil
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from pipeline.modeling.learning.making import new_learner
 from pipeline.modeling.loading import context_length, device_class, load_tokenizer
 from pipeline.modeling.loop.curves import Curves
 from pipeline.modeling.loop.loop import Loop
+from pipeline.modeling.parallel.alike import library_versions
 from pipeline.modeling.parallel.launching import tune_together
 from pipeline.modeling.parallel.ranks import ranks
 from pipeline.modeling.parallel.sharding import put_together
@@ -88,13 +88,7 @@ def tune(job: Job, *, tracker: Tracker, progress: Progress) -> Tuned:
 
 def versions() -> dict[str, str]:
     """What made an adapter: library versions and the device class, outside of which its bytes need not repeat."""
-    found = {"device": device_class(), "threads": str(torch.get_num_threads())}
-    for name in ("torch", "transformers", "peft", "bitsandbytes", "datasets", "tuneline"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    return {"device": device_class(), "threads": str(torch.get_num_threads()), **library_versions()}
 
 
 def _watched(job: Job) -> StageParams:

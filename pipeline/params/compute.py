@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipeline.params.learning import NotNegative, Positive
-from pipeline.params.section import Section
+from pipeline.params.section import Count, Section
 
 
 class ComputeParams(Section):
@@ -31,6 +31,8 @@ class ComputeParams(Section):
     """ray: seconds that a run waits for room on the cluster before it says: try again later."""
     from_mib: NotNegative = 64.0
     """ray: fewer MiB of rows than this are taken in here, since workers take seconds to start."""
+    from_rows: Count = 256
+    """ray: fewer questions than this are asked here, since workers take as long as it takes to load a model."""
 
     @model_validator(mode="after")
     def _check_least(self) -> ComputeParams:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from pipeline.asking.answers import Answer, answering, as_said, labelled, load
+from pipeline.asking.answers import Answer, answering, as_said, labelled, loaded
 from pipeline.asking.belonging import check_files, check_inputs
 from pipeline.asking.parity import parity
 from pipeline.asking.rungs import identities, learned_rows, rungs
@@ -40,7 +40,7 @@ from pipeline.evaluation.metrics import Metric, chosen, metric
 from pipeline.evaluation.plots import write_plots
 from pipeline.evaluation.rows import Said, SplitRows, read_ids, read_split, write_predictions
 from pipeline.params import EvaluateParams, ModelParams
-from pipeline.ports import Detector, Judge, Progress, silent
+from pipeline.ports import Detector, Engine, Judge, Progress, silent
 
 
 def _nothing(*_: object) -> tuple[()]:
@@ -83,6 +83,7 @@ def evaluate(
     detector: Detector | None = None,
     judge: Judge | None = None,
     cache: Path | None = None,
+    engine: Engine | None = None,
     progress: Progress = silent,
 ) -> EvaluationReport:
     """Evaluate the adapter of `training`; leave evaluation.json, costs.json, predictions.parquet, metrics.json, plots/ in `out`.
@@ -91,6 +92,7 @@ def evaluate(
     calls insufficient. data: folder of the splits record. base: folder of the base model. champion_adapter: the champion's
     adapter folder, None when nobody holds production. files, files_folder: what params ask to read, and where it lies. detector:
     finds personal data. judge: who judges, where params name one. cache: folder where answers are kept.
+    engine: who is asked besides this machine; times and parity are measured here all the same.
 
     Raises Misuse when the records do not belong together, Tampered when a file is not the recorded one, BadInput for a suite that
     cannot be read.
@@ -105,40 +107,40 @@ def evaluate(
         further = Further(metrics, files=files.digest)
         return evaluate_rows(training, champion, splits, params, rows, answer=_nobody, out=out, further=further)
     held = champion_adapter if champion.adapter_digest is not None else None
-    subjects = load(training, model, base=base, adapter=adapter, champion=held, cache=cache)
-    rows = as_said(rows, subjects)
-    if model.task is Task.CLASSIFY:
-        texts, labels = labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
-        subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
-    told = Hush(progress)
-    ask, train = answering(subjects, params, told), as_said(learned_rows(data, splits, model, params), subjects)
-    cheaper = rungs(subjects, train, params, model, told) if _laddered(rows) else {}
+    with loaded(training, model, params, base=base, adapter=adapter, champion=held, cache=cache, engine=engine) as subjects:
+        rows = as_said(rows, subjects)
+        if model.task is Task.CLASSIFY:
+            texts, labels = labelled(read_split(data, splits.train, LEARNED_KINDS[Task.CLASSIFY]))
+            subjects.learn_centroids(texts, labels, batch_size=params.batch_size, progress=progress)
+        told = Hush(progress)
+        ask, train = answering(subjects, params, told), as_said(learned_rows(data, splits, model, params), subjects)
+        cheaper = rungs(subjects, train, params, model, told) if _laddered(rows) else {}
 
-    def answer(name: str, asked: SplitRows) -> Said:
-        return cheaper[name](asked) if name in cheaper else ask(name, asked)
+        def answer(name: str, asked: SplitRows) -> Said:
+            return cheaper[name](asked) if name in cheaper else ask(name, asked)
 
-    def tokens(name: str) -> tuple[int, int]:
-        spent = subjects.spent(BASE if name in cheaper else name)
-        return spent.prompt_tokens, spent.answer_tokens
+        def tokens(name: str) -> tuple[int, int]:
+            spent = subjects.spent(BASE if name in cheaper else name)
+            return spent.prompt_tokens, spent.answer_tokens
 
-    def costs(names: Sequence[str]) -> tuple[Cost, ...]:
-        with subjects.unremembered(), told.silenced():
-            size = params.batch_size
-            return time_answers(answer, names, rows, params.cost, batch_size=size, tokens=tokens, progress=progress)
+        def costs(names: Sequence[str]) -> tuple[Cost, ...]:
+            with subjects.unremembered(), told.silenced():
+                size = params.batch_size
+                return time_answers(answer, names, rows, params.cost, batch_size=size, tokens=tokens, progress=progress)
 
-    where = {suite.name: folder / files.place(suite.file) for suite in params.suites if suite.file is not None}
-    further = Further(
-        metrics=metrics,
-        rungs=identities(list(cheaper), train, params, base=training.base.digest),
-        judge=judge,
-        suites=partial(ask_suites, subjects, placed, where, rows, metrics[0], judge=judge, progress=progress),
-        parity=lambda said: parity(subjects, rows, said, params, model, training.base, base=base, adapter=adapter),
-        costs=costs,
-        device=subjects.device_class,
-        trained_on=len(set(rows.ids) & read_ids(data, splits.train)),
-        files=files.digest,
-    )
-    return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out, further=further, progress=progress)
+        where = {suite.name: folder / files.place(suite.file) for suite in params.suites if suite.file is not None}
+        further = Further(
+            metrics=metrics,
+            rungs=identities(list(cheaper), train, params, base=training.base.digest),
+            judge=judge,
+            suites=partial(ask_suites, subjects, placed, where, rows, metrics[0], judge=judge, progress=progress),
+            parity=lambda said: parity(subjects, rows, said, params, model, training.base, base=base, adapter=adapter),
+            costs=costs,
+            device=subjects.device_class,
+            trained_on=len(set(rows.ids) & read_ids(data, splits.train)),
+            files=files.digest,
+        )
+        return evaluate_rows(training, champion, splits, params, rows, answer=answer, out=out, further=further, progress=progress)
 
 
 def evaluate_rows(

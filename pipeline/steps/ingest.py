@@ -25,7 +25,7 @@ from pipeline.domain.licensing import ACCEPTED, check_license, license_fix
 from pipeline.domain.record import FileDigest
 from pipeline.errors import BadInput, Misuse
 from pipeline.params import IngestParams
-from pipeline.ports import Progress, Sources, silent
+from pipeline.ports import Engine, Progress, Sources, silent
 
 Forget = Callable[[Path, Snapshot], Snapshot]
 """Takes what was forgotten since out of a snapshot's files (curation/forgetting.py); the snapshot itself if there is nothing."""
@@ -50,6 +50,7 @@ def ingest(
     forgotten: Forgotten | None = None,
     describe: Describe | None = None,
     workers: int = 1,
+    engine: Engine | None = None,
     progress: Progress = silent,
 ) -> Snapshot:
     """Add the rows of new files of `sources` to the snapshot in `folder`, and return the snapshot that this makes.
@@ -60,7 +61,7 @@ def ingest(
     later. afresh: all sources are read again, under the params of today; nothing of `parent` is kept but its name. rules: what
     each row must meet. licenses: the policy of domain/licensing.py, asked of each entry of `sources` before it is fetched.
     forget, forgotten: what was forgotten leaves the rows of `parent`, and does not come in with new ones. workers: how many
-    processes take rows in; what is written does not depend on it.
+    processes take rows in; what is written does not depend on it. engine: who does so instead of processes of this machine.
     Without new files, or anything new to forget, `parent` is returned and nothing is touched.
     Raises BadInput for sources that are not readable data or whose licence is not accepted, TryLater for a file that is still
     being written, Misuse when `parent` is another dataset's, Tampered when a shard of `parent` is not what was recorded, Broken
@@ -86,7 +87,7 @@ def ingest(
     writer = BatchWriter(folder)
     intake = Intake(task, params.max_line_bytes, params.max_depth, rules)
     try:
-        with Workers(intake, workers) as crew:
+        with engine.crew(intake) if engine is not None else Workers(intake, workers) as crew:
             files = chain([first] if first else [], fresh)
             desk = Desk(intake, crew, writer, known_ids(folder, base) if first else Seen(), forgotten, progress)
             read = desk.take_in(files, params)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from pipeline.errors import Broken, Misuse, Tampered
 from pipeline.modeling.base import describe_base, template_text
 from pipeline.modeling.chain import Chain, digest_folder
 from pipeline.params import ModelParams, TrainParams
-from pipeline.ports import Progress, Tracker, silent
+from pipeline.ports import Engine, Progress, Tracker, silent
 
 
 def train(
@@ -38,13 +38,14 @@ def train(
     progress: Progress = silent,
     root: Path = Path(),
     keep_stages: bool = False,
+    engine: Engine | None = None,
 ) -> TrainingRun:
     """Tune on the splits in the folder `data` and write adapter/, stages/, curves.jsonl and training.json to `out`.
 
     starts: the released adapters in `starts_folder` that a stage may begin from. base: the base's folder (see
     modeling.base.locate_base). checkpoints: where interrupted trainings are kept: each stage is resumed exactly, and a finished
     one is not repeated while the chain goes on, or later with `keep_stages`. cache: what can be made again, by content. root:
-    where params' paths start.
+    where params' paths start. engine: where stages are trained; None: here.
 
     Raises Misuse when the splits did not pass their checks, Tampered when a split file or a start is not the recorded one; see
     modeling.training.tune.
@@ -52,8 +53,7 @@ def train(
     _check_inputs(splits, starts, data, starts_folder)
     ref = describe_base(model, base, root=root)
 
-    from pipeline.modeling.training import tune, versions
-
+    tune, made_by = _where(engine)
     chain = Chain(
         params=params,
         model=model,
@@ -67,7 +67,7 @@ def train(
         checkpoints=checkpoints,
         cache=cache,
         root=root,
-        made_by=versions(),
+        made_by=made_by,
     )
     _introduce(chain, tracker)
     _clear(out)
@@ -84,6 +84,15 @@ def train(
     if not keep_stages:
         chain.clear()
     return record
+
+
+def _where(engine: Engine | None) -> tuple[Callable[..., Any], Mapping[str, str]]:
+    """What trains a stage, and what it is then made by."""
+    if engine is not None:
+        return engine.tune, engine.made_by
+    from pipeline.modeling.training import tune, versions
+
+    return tune, versions()
 
 
 class StageTracker:

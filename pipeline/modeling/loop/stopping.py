@@ -15,15 +15,23 @@ from pipeline.errors import Broken, TunelineError
 from pipeline.modeling.loop.micro import memory_ran_out
 
 
+_ASKED = threading.Event()
+
+
+def ask_to_stop() -> None:
+    """Let all trainings of this process stop as if SIGTERM had come: for a process whose main thread is somebody else's."""
+    _ASKED.set()
+
+
 class Signal:
-    """Whether SIGTERM has come while it was listened for."""
+    """Whether SIGTERM has come while it was listened for, or this process was asked to stop."""
 
     def __init__(self) -> None:
         self._come = threading.Event()
 
     @property
     def come(self) -> bool:
-        return self._come.is_set()
+        return self._come.is_set() or _ASKED.is_set()
 
     def note(self) -> None:
         """It has come to another process of this training."""

@@ -51,12 +51,16 @@ class Sender:
         self.send("progress", what, done, total)
 
     def failure(self, error: BaseException) -> None:
-        """Say what ended this worker: errors of ours as they are, others with the lines that they came by."""
-        if isinstance(error, TunelineError):
-            self.send(FAILED, type(error).__name__, error.what, error.where, error.fix, None)
-        else:
-            lines = "".join(traceback.format_exception(error))
-            self.send(FAILED, Broken.__name__, f"{type(error).__name__}: {error}", None, None, lines)
+        """Say what ended this worker."""
+        self.send(*failure(error))
+
+
+def failure(error: BaseException) -> list[Any]:
+    """The message of an error: those of ours as they are, others with the lines that they came by."""
+    if isinstance(error, TunelineError):
+        return [FAILED, type(error).__name__, error.what, error.where, error.fix, None]
+    lines = "".join(traceback.format_exception(error))
+    return [FAILED, Broken.__name__, f"{type(error).__name__}: {error}", None, None, lines]
 
 
 class RelayTracker:
