@@ -11,10 +11,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
+from uuid import UUID
 
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.input.actions import create_flow_run_input, read_flow_run_input
@@ -27,16 +29,15 @@ from flows.prefect_api import LOOK_AGAIN, WAITS, tags_of
 from flows.tasks import do
 from pipeline.deeds import give_approval, give_refusal, still_missing
 from pipeline.domain.opinions import refusals
-from pipeline.domain.release import Event
 from pipeline.domain.waiting import Turn, Waiting, awaiting, candidates, ended, reminder
 from pipeline.errors import Misuse, RulesUnmet
 from pipeline.params import Params
+from pipeline.steps.status import newest_events
 from pipeline.wiring import World, notifier_of, read_params
 
+CONFLICT = 409
 DEAD_AFTER = timedelta(minutes=30)
 """A run that looks takes seconds; one that has been at it for so long has died, and is started again."""
-LATEST = 200
-"""How far back in the ledger a version is looked for that nobody was asked about."""
 
 
 class Decision(RunInput):
@@ -45,6 +46,17 @@ class Decision(RunInput):
     decision: Literal["look again", "approve", "refuse"] = "look again"
     by: str = ""
     reason: str = ""
+
+    @classmethod
+    def save(cls, keyset: Any, flow_run_id: UUID | None = None) -> None:
+        """As Prefect's own, which fails when a request is repeated, as its answer was lost, and finds its work done."""
+        try:
+            super().save(keyset, flow_run_id)
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != CONFLICT:
+                raise
+            if isinstance(cls._description, str):
+                _keep(keyset["description"], cls._description)
 
 
 def _name() -> str:
@@ -119,7 +131,7 @@ def look_at_all(world: World, params: Params, params_file: str) -> int:
             if not version or run.state is None:
                 continue
             if not run.state.is_paused():
-                if datetime.now(UTC) - run.state.timestamp > DEAD_AFTER:  # its process has died, and cannot say so
+                if datetime.now(UTC) - waits.plain(run.state.timestamp) > DEAD_AFTER:  # its process has died, and cannot say so
                     client.set_flow_run_state(run.id, Scheduled(), force=True)
                     found += 1
                 continue
@@ -129,23 +141,12 @@ def look_at_all(world: World, params: Params, params_file: str) -> int:
                 found += 1
             elif number := reminder(wait.since, datetime.now(UTC), release.approval.remind_hours):
                 _remind(world, params, wait, run, number=number)
-        events = _latest(world, model)
+        events = newest_events(model, world.ledger)
         for version, stage in candidates(events, {name: release.rules_of(name) for name in release.stages}):
             if refusals(events, version, stage) or waits.runs(client, tags_of(model, version, stage)):
                 continue
             found += waits.begin(client, model, version, stage, params_file) is not None
     return found
-
-
-def _latest(world: World, model: str) -> tuple[Event, ...]:
-    """The newest events, and those by which the holders of stages were registered: on them candidates come out as on all."""
-    events = {event.sequence: event for event in world.ledger.latest(model, count=LATEST)}
-    for stage in world.ledger.stages(model):
-        events |= {event.sequence: event for event in world.ledger.latest(model, stage, count=LATEST)}
-        held = world.ledger.holder(model, stage)
-        if held and (made := world.ledger.registration(model, held)):
-            events[made.sequence] = made
-    return tuple(events[sequence] for sequence in sorted(events))
 
 
 def _remind(world: World, params: Params, wait: Waiting, run: FlowRun, *, number: int) -> None:
@@ -163,7 +164,7 @@ def _heed_all(world: World, params: Params, version: str, stage: str, asked: int
         if said is None:
             entered = read_flow_run_input(f"suspended-ask-{number}-response") or {}
             said = _heed(world, params, version, stage, Decision(**entered)) or ""
-            create_flow_run_input(mark, said)
+            _keep(mark, said)
         problem = str(said) or None
     return problem
 
@@ -195,6 +196,15 @@ def _form(world: World, wait: Waiting, problem: str | None) -> str:
     else:
         lines += [f"Approve or refuse, and say who you are and why. Or: {wait.how}."]
     return "\n".join([*lines, "", f"What it measured: `tuneline report {wait.version}`; what it replaces: `tuneline status`."])
+
+
+def _keep(key: str, value: str) -> None:
+    """Note something beside this run, for its later starts; what is there already stays."""
+    try:
+        create_flow_run_input(key, value)
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != CONFLICT:
+            raise
 
 
 def _asked_before(run: FlowRun) -> int:

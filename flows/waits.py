@@ -72,7 +72,12 @@ def _promoted(world: World, params: Params, wait: Waiting, by: str) -> Due:
 
 
 def begun(run: FlowRun) -> datetime:
-    return run.created or datetime.now(UTC)
+    return plain(run.created) if run.created else datetime.now(UTC)
+
+
+def plain(at: datetime) -> datetime:
+    """An instant as Python's own: Prefect's are of a kind that does not go with Python's durations."""
+    return datetime.fromtimestamp(at.timestamp(), UTC)
 
 
 def expires(params: Params, run: FlowRun) -> datetime:

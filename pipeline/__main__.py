@@ -30,6 +30,7 @@ from pipeline.commands import (
     run,
     schedule,
     serve,
+    status,
     sweep,
 )
 from pipeline.errors import TunelineError
@@ -59,7 +60,7 @@ for command in (
     release.history,
     release.at,
     release.reconcile,
-    release.status,
+    status.status,
     release.ask,
     serve.serve,
     report.report,

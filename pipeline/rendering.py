@@ -111,3 +111,45 @@ def at_lines(found: Any) -> list[str]:
     if until is not None:
         rows.append(f"  until {until.at:%Y-%m-%d %H:%M:%S %Z}: {until.event} by {until.actor}, {until.reason!r}")
     return rows
+
+
+def standing_lines(found: Any) -> list[str]:
+    """One screen: stages, what runs, who waits, the last runs, what is wrong."""
+    rows = [f"{found.model}, {_clock(found.at)}", ""]
+    wide = max((len(stage) for stage in found.stages), default=0)
+    for stage, held in found.stages.items():
+        if held is None:
+            rows.append(f"{stage.ljust(wide)}  nobody")
+            continue
+        rows.append(f"{stage.ljust(wide)}  version {held.version} since {_clock(held.since)} ({_ago(held.since, found.at)})")
+        rows.append(f"{' ' * wide}  {held.how} by {held.by}: {held.why} (event {held.event})")
+    now = found.running
+    rows += ["", f"running: {now.deployment}, begun {_clock(now.began)}" if now else "running: nothing"]
+    for one in found.waiting:
+        wait = one.waiting
+        rows.append(
+            f"{'refused' if wait.refused else 'waiting'}: version {wait.version} for {wait.stage} since {_clock(wait.since)}"
+        )
+        rows += [f"  missing: {said}" for said in wait.missing] or ["  nothing is missing: it can be promoted"]
+        rows += [f"  answer on {one.page}"] if one.page else []
+    rows.append("" if not found.runs else "\nlast runs:")
+    for tick in found.runs:
+        made = f", version {tick.version}" if tick.version else ""
+        why = f": {tick.why[0]}" if tick.why else ""
+        rows.append(f"  {_clock(tick.began)}  {tick.ending}{made}{why} ({tick.deployment})")
+    rows += [f"UNHEALTHY: {said}" for said in found.unhealthy] or ([] if found.unknown else ["healthy"])
+    rows += [f"not known: {said}" for said in found.unknown]
+    return rows + ([f"prefect: {found.prefect}"] if found.prefect else [])
+
+
+def _clock(at: Any) -> str:
+    return f"{at:%Y-%m-%d %H:%M} UTC"
+
+
+def _ago(then: Any, now: Any) -> str:
+    """Roughly how long ago, for people."""
+    seconds = max((now - then).total_seconds(), 0)
+    for size, unit in ((86_400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return "just now" if seconds < 60 else f"{seconds:.0f} seconds"

@@ -171,25 +171,6 @@ def reconcile(
     return show(list(changed), json, lambda lines: lines or ["nothing to repair"])
 
 
-def status(params: ParamsFile = DEFAULT_PARAMS, json: Json = False) -> None:
-    """What holds each stage, where MLflow says otherwise, the last run, and whether a server is up."""
-    world, loaded = open_world(params)
-    from flows.server import running
-    from pipeline.backends.run_folder import head_run
-    from pipeline.steps.reconcile import drift
-
-    model, stages = loaded.model.name, loaded.release.stages
-    last, server = head_run(world.git, model), running(world.project)
-    found = {
-        "model": model,
-        "stages": {stage: world.ledger.holder(model, stage) for stage in stages},
-        "drift": list(drift(model, stages, registry=world.registry, ledger=world.ledger)),
-        "last run": last.key if last else None,
-        "prefect": server.ui if server else None,
-    }
-    show(found, json, rendering.mapping_lines)
-
-
 def ask(
     text: Annotated[str, typer.Argument(help="What to say to the model.")],
     stage: Stage = "production",

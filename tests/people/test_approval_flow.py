@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from typer.testing import CliRunner
 from flows import prefect_api
 from pipeline.backends import notices
 from pipeline.backends.anchors import Anchors
+from pipeline.backends.identities import new_identity
+from pipeline.domain.release import EventKind
+from pipeline.moving import utc_now
 from pipeline.wiring import World
 
 
@@ -59,7 +63,7 @@ def command(*words: str) -> Any:
 
 
 def test_the_form_and_the_command_line_lead_to_the_same(desk: Desk, api: str, heard: Listener) -> None:
-    """Version 1 is approved in Prefect's form, version 2 on the command line, version 3 is refused; one wait a version."""
+    """Version 1 is approved in Prefect's form, version 2 on the command line."""
     served = Served(desk, api)
     said = served.seek("1")
     assert said is not None
@@ -80,42 +84,59 @@ def test_the_form_and_the_command_line_lead_to_the_same(desk: Desk, api: str, he
     assert served.work("2") == "Suspended"
     event = command("approve", "2", "--to", "production", "--by", "bob", "--reason", "I read the report")
     assert event["event"] == "approved"
-    assert served.states("2") == ["Scheduled"], "the decision let it go on"
+    assert served.states("2") == ["Resuming"], "the decision let it go on"
     assert served.work("2") == "Promoted"
-    assert desk.deeds == [
-        ("approved", "1", "bob"),
-        ("promoted", "1", "policy"),
-        ("approved", "2", "bob"),
-        ("promoted", "2", "policy"),
+    assert [d for d in desk.deeds if d[1] == "1"] == [("approved", "1", "bob"), ("promoted", "1", "policy")]
+    assert [d for d in desk.deeds if d[1] == "2"] == [("approved", "2", "bob"), ("promoted", "2", "policy")]
+    assert [e.reason for e in desk.events if e.event is EventKind.APPROVED] == ["I read the report"] * 2
+    assert [title.removeprefix("desk: ") for title in _settled(heard, 6)] == [
+        "version 1 waits for production",
+        "bob approved version 1 for production",
+        "version 1 holds production",
+        "version 2 waits for production",
+        "bob approved version 2 for production",
+        "version 2 holds production",
     ]
-    reasons = [e.reason for e in desk.events if e.event.value == "approved"]
-    assert reasons == ["I read the report"] * 2
 
+
+@pytest.mark.slow
+def test_a_refusal_ends_the_wait(desk: Desk, api: str, heard: Listener) -> None:
+    served = Served(desk, api)
+    served.seek("1")
+    assert served.work("1") == "Suspended"
+    command("refuse", "1", "--to", "production", "--by", "eve", "--reason", "it is rude")
+    assert served.work("1") == "Refused"
+    desk.register()
+    served.seek("2")
+    assert served.work("2") == "Suspended"
+    assert served.answer("2", "refuse", "eve", "it is rude")
+    assert served.work("2") == "Refused"
     desk.register()
     served.seek("3")
-    assert served.work("3") == "Suspended"
-    command("refuse", "3", "--to", "production", "--by", "eve", "--reason", "it is rude")
-    assert served.work("3") == "Refused"
-    desk.register()
-    served.seek("4")
-    assert served.work("4") == "Suspended"
-    assert served.answer("4", "refuse", "eve", "it is rude")
-    assert served.work("4") == "Refused"
-    assert desk.deeds[-2:] == [("refused", "3", "eve"), ("refused", "4", "eve")]
-    assert desk.holder() == "2"
-    assert all(Path(world).exists() for world in [desk.root])
-    assert [title.removeprefix("desk: ") for title in _settled(heard, 12)] == [
-        title
-        for version, rest in (
-            ("1", ("bob approved version 1 for production", "version 1 holds production")),
-            ("2", ("bob approved version 2 for production", "version 2 holds production")),
-            ("3", ("eve refused version 3 for production",)),
-            ("4", ("eve refused version 4 for production",)),
-        )
-        for title in (f"version {version} waits for production", *rest)
+    desk.append(EventKind.REVOKED, "3", subject=desk.events[-1].subject)
+    assert served.work("3") == "Revoked"
+    assert desk.deeds == [("refused", "1", "eve"), ("refused", "2", "eve"), ("revoked", "3", "ada")]
+    assert desk.holder() is None
+    assert [title for title in _settled(heard, 4) if "refused" in title] == [
+        "desk: eve refused version 1 for production",
+        "desk: eve refused version 2 for production",
     ]
 
 
+@pytest.mark.slow
+def test_a_newer_version_that_took_the_stage_ends_the_wait(desk: Desk, api: str, heard: Listener) -> None:
+    served = Served(desk, api)
+    served.seek("1")
+    assert served.work("1") == "Suspended"
+    desk.register()
+    command("approve", "2", "--to", "production", "--by", "bob", "--reason", "r")
+    command("promote", "2", "--to", "production", "--by", "ada", "--reason", "r")
+    served.look()
+    assert served.work("1") == "Overtaken"
+    assert "desk: version 1 no longer waits for production" in _settled(heard, 4)
+
+
+@pytest.mark.slow
 def test_a_look_reminds_ends_and_begins(desk: Desk, api: str, heard: Listener) -> None:
     desk.write(PARAMS + "  approval: {remind_hours: 0.0001}\n")
     served = Served(desk, api)
@@ -141,14 +162,14 @@ def test_a_look_reminds_ends_and_begins(desk: Desk, api: str, heard: Listener) -
     assert desk.deeds == [("approved", "1", "bob")], "params say that a person promotes"
 
 
+@pytest.mark.slow
 def test_where_decisions_are_signed_the_form_counts_for_nothing(
     desk: Desk, api: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     people, keys = tmp_path / "people.toml", {}
     for who in ("worker", "bob"):
         keys[who] = tmp_path / f"{who}.pem"
-        words = ["identity", "new", who, "--file", str(people), "--key", str(keys[who])]
-        command(*words)
+        new_identity(people, who, kind="person", roles=(), key_file=keys[who], now=utc_now() - timedelta(days=1))
     signing = Desk(desk.root, prefect_api=api, identities=people, actor_key=keys["worker"], actor="worker")
     monkeypatch.setattr(World, "here", lambda *_: signing.world)
     signing.register(by="worker")
@@ -158,9 +179,8 @@ def test_where_decisions_are_signed_the_form_counts_for_nothing(
     assert served.answer("2", "approve", "bob", "I am bob")
     assert served.work("2") == "Suspended"
     assert signing.deeds == []
-    monkeypatch.setattr(
-        World, "here", lambda *_: Desk(desk.root, prefect_api=api, identities=people, actor_key=keys["bob"]).world
-    )
+    bob = Desk(desk.root, prefect_api=api, identities=people, actor_key=keys["bob"])
+    monkeypatch.setattr(World, "here", lambda *_: bob.world)
     command("approve", "2", "--to", "production", "--by", "bob", "--reason", "signed")
     monkeypatch.setattr(World, "here", lambda *_: signing.world)
     assert served.work("2") == "Promoted"
