@@ -157,6 +157,17 @@ class _Room:
         ):
             yield from old_entries(sort, folder, since)
         yield from self._staging(dead)
+        yield from self._requests()
+
+    def _requests(self) -> Iterator[Garbage]:
+        """Days of the log of requests that are over; the server does it too, while it runs."""
+        days = getattr(self.params.serve.log, "days", None)
+        if days is None:
+            return
+        oldest = f"{self.now - timedelta(days=days):%Y-%m-%d}"
+        for path in sorted((self.world.project.serving / "requests").glob("????-??-??.*.jsonl")):
+            if path.name < oldest:
+                yield file("requests", path)
 
     def _staging(self, since: datetime) -> Iterator[Garbage]:
         """Unpacked archives whose process is dead: it held a lock on a file beside the folder (backends/sources/staging.py)."""
@@ -241,7 +252,8 @@ class _Room:
 
 @contextmanager
 def _nobody_works(world: World, model: str) -> Iterator[None]:
-    """Hold the lock of every model that the project has, and of their sweeps and curves: caches are common to all."""
+    """Hold the lock of every model that the project has, and of their sweeps and curves: caches are common to all. And the
+    model's lease, which holds off its runs on other machines; a tick that comes meanwhile waits its turn."""
     locks = world.project.locks
     models = {model, *world.ledger.models(), *(name.split("/", 1)[0] for name in world.git.refs(""))}
     names = {f"{name}{beside}" for name in models for beside in _BESIDE}
@@ -249,7 +261,12 @@ def _nobody_works(world: World, model: str) -> Iterator[None]:
     with ExitStack() as stack:
         for name in sorted(names):
             stack.enter_context(one_run_at_a_time(world.project, name))
-        yield
+        claim = world.run_book.claim(model, "gc", datetime.now(UTC), watch=False)
+        with world.run_book.kept(claim):
+            try:
+                yield
+            finally:
+                world.run_book.finish(claim, "room made")
 
 
 def _folders_of(runs: Path) -> Collection[Path]:

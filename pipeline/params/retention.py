@@ -1,4 +1,7 @@
-"""The section `retention`: what `tuneline gc` removes, and what it never does. docs/retention.md is the guide."""
+"""The section `retention`: what `tuneline gc` removes, and what it never does. docs/retention.md is the guide.
+
+How long requests and feedback are kept is said where they are made, in `serve`.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,5 @@ class RetentionParams(Section):
     """Runs, folders, checkpoints, caches and pages that are younger than this stay."""
     rollback_window: Count = 3
     """Of each stage, so many holders back, and what waits to be promoted: their data lies here, and not in the remote alone."""
-    request_days: Days = 30.0
-    """Logged requests that are older are removed, line by line."""
-    feedback_days: Days = 365.0
-    """Feedback that is older, and has become rows of a snapshot or never will, is removed."""
     flow_days: Days = 30.0
     """Ended flow runs in Prefect that are older are removed."""

@@ -26,6 +26,10 @@ def test_nothing_goes_while_any_model_is_at_work(desk: Desk) -> None:
     for name in (MODEL, f"{MODEL}-sweep", "a-model-of-no-run-yet"):
         with one_run_at_a_time(desk.project, name), pytest.raises(TryLater, match=name):
             desk.collect()
+    claim = desk.world.run_book.claim(MODEL, "by hand", LATER)
+    with pytest.raises(TryLater, match="another run"):
+        desk.collect()
+    desk.world.run_book.finish(claim, "nothing new")
     assert desk.tags() == {f"{MODEL}/{tag}" for tag in ALL}
 
 
@@ -34,7 +38,9 @@ def test_a_dry_run_lists_what_would_go_and_changes_nothing(desk: Desk) -> None:
     done = desk.collect(dry=True)
     after = sorted((path, path.lstat().st_mtime_ns) for path in desk.checkout.rglob("*") if path.is_file())
     changed = {path for path, _ in set(before) ^ set(after)}
-    assert all(path.is_relative_to(desk.project.locks) or path.name.startswith("ledger.db") for path in changed), changed
+    assert all(path.is_relative_to(desk.project.locks) or path.name.startswith(("ledger.db", "runs.db")) for path in changed), (
+        changed
+    )
     assert [one.what for one in done.freed if one.sort == "run"] == [f"{MODEL}-0002 (run)", f"{MODEL}-0005 (data)"]
     count, amount = done.totals["data in the cache"]
     assert count > 0 < amount
@@ -93,6 +99,16 @@ def test_the_last_whole_copy_is_never_removed(desk: Desk) -> None:
     assert not any(one.what.startswith(md5) for one in desk.collect(dry=True).freed)
     place.write_bytes(content)
     assert any(one.what.startswith(md5) for one in desk.collect(dry=True).freed)
+
+
+def test_days_of_requests_that_are_over_go(desk: Desk) -> None:
+    """Those that serve.log keeps no longer; the day says it, not when the file was last touched."""
+    folder = desk.project.serving / "requests"
+    folder.mkdir(parents=True)
+    young, old = f"{LATER:%Y-%m-%d}.000001.jsonl", "2026-01-02.000003.jsonl"
+    for name in (young, old, "notes.jsonl"):
+        (folder / name).write_text("{}\n")
+    assert [one.what for one in desk.collect(dry=True).freed if one.sort == "requests"] == [old]
 
 
 def test_killed_anywhere_it_is_finished_by_the_next(desk: Desk) -> None:
