@@ -45,6 +45,8 @@ help:
 	@echo "make bench-serve serving beside a plain FastAPI app; how soon a swap shows (minutes)"
 	@echo "make check       known vulnerabilities of all pins, licences, a bill of materials in sbom.cdx.json (asks PyPI)"
 	@echo "make drill-gc    gc killed a dozen times harms no release; make drill-stack  the stack up, used, down, nothing left (minutes)"
+	@echo "make drill-ray  two Ray nodes, one killed in mid-training: the run finishes, its data is a local run's (minutes)"
+	@echo "make bench-ray   efficiency of one and of two Ray workers on taking rows in and on evaluation (minutes)"
 	@echo "make doctor      what is wrong with this machine or project"
 
 install: $(VENV)/.installed
@@ -164,6 +166,12 @@ check: install
 	$(BIN)/python infra/check.py sbom --to sbom.cdx.json
 	@# What could not be asked about fails too (exit code 3), unless one says that one knows.
 	$(BIN)/python infra/check.py vulnerabilities || { code=$$?; test $$code = 3 -a "$(UNCHECKED)" = yes && echo "WENT ON: nobody asked whether the pins are vulnerable"; }
+
+drill-ray: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_ray.py
+
+bench-ray: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/ray_scaling.py
 
 doctor: install
 	$(BIN)/tuneline doctor

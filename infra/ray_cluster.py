@@ -131,6 +131,7 @@ class RayCluster:
             command += ["--head", f"--port={said['gcs']}", "--include-dashboard=false", f"--temp-dir={said['sockets']}"]
         else:
             command += [f"--address={NODES['head']}:{said['gcs']}"]
+        identity = secrets.token_hex(28)  # another one each time: a node that was lost may not come back as itself
         environment = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
@@ -139,10 +140,11 @@ class RayCluster:
             "RAY_ENABLE_MULTI_NODE": "1",
             "RAY_memory_monitor_refresh_ms": "0",  # two nodes of one machine would each take the other's memory for its own
             "RAY_agent_register_timeout_ms": "170000",
-            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": said["ids"][name],
+            "RAY_OVERRIDE_NODE_ID_FOR_TESTING": identity,
             "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         }
         log = self.folder / f"{name}.log"
+        log.unlink(missing_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
                 command,
@@ -159,17 +161,17 @@ class RayCluster:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise Unavailable(f"the {name} node ended at once; read {log}")
-            self._tell_ports(name)
+            self._tell_ports(name, identity)
             if "Ray runtime started." in log.read_text(errors="replace").rpartition("Local node IP")[2]:
                 return
             time.sleep(0.2)
         raise Unavailable(f"the {name} node did not start within {PATIENCE} s; read {log}")
 
-    def _tell_ports(self, name: str) -> None:
+    def _tell_ports(self, name: str, identity: str) -> None:
         said = self._read()
         for session in Path(said["sockets"]).glob("session_2*"):
             for file, port in PORT_FILES.items():
-                path = session / f"{file}_{said['ids'][name]}"
+                path = session / f"{file}_{identity}"
                 if not path.exists():
                     path.write_text(str(said["ports"][name][port]))
 
@@ -181,7 +183,6 @@ class RayCluster:
             gcs, *free = _free_ports(1 + len(NODES) * len(PORTS))
             ports = {name: {port: free.pop() for port in PORTS} for name in NODES}
             made = {"gcs": gcs, "ports": ports, "token": secrets.token_hex(32), "sockets": sockets}
-            made["ids"] = {name: secrets.token_hex(28) for name in NODES}
             _write_private(self.folder / "cluster.json", json.dumps(made))
 
     def _read(self) -> dict[str, Any]:

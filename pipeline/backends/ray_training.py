@@ -76,6 +76,15 @@ def train(order: dict[str, Any], orders: BinaryIO, answers: BinaryIO) -> None:
         time.sleep(_LOOK_EVERY)
 
 
+class OwnTrainer(TorchTrainer):
+    """Without Ray Train's cleaner of placement groups: an actor that outlives its run where no dashboard answers. Ours
+    go with the driver's job.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [one for one in super()._create_default_callbacks() if type(one).__name__ != "PlacementGroupCleanerCallback"]
+
+
 class Rounds:
     """Begins the training, and begins it again when workers are lost. ended: why no more, None while it may."""
 
@@ -108,14 +117,14 @@ class Rounds:
         count: int = room if least <= room < order["workers"] else order["workers"]
         return count
 
-    def _trainer(self, count: int) -> TorchTrainer:
+    def _trainer(self, count: int) -> OwnTrainer:
         order = self._order
         # A node that has just died may still be counted: then nobody comes, and it is counted again.
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = (
             "30" if order["least"] < order["workers"] else str(order["patience"])
         )
         config = {name: order[name] for name in ("job", "run_id", "threads", "gpus", "log_level")}
-        return TorchTrainer(
+        return OwnTrainer(
             tune_far,
             train_loop_config={**config, "desk": self._desk, "environment": dict(environment())},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if order["gpus"] else "gloo", timeout_s=int(order["timeout"])),
@@ -149,7 +158,8 @@ def rooms(cpus: float, gpus: float) -> int:
 
 def gave_up(error: BaseException) -> TunelineError:
     """Why it is not begun once more. Workers that are lost are no error of the training's; what they raised is."""
-    lost = [one for one in getattr(error, "worker_failures", {}).values() if type(one).__name__.endswith("DiedError")]
+    kinds = [type(one).__name__ for one in getattr(error, "worker_failures", {}).values()]
+    lost = [kind for kind in kinds if kind.endswith(("DiedError", "UnavailableError"))]
     said = " ".join(str(error).split())[-600:]
     if lost:
         fix = "run again, and it goes on from the last checkpoint; raise compute.attempts where machines come and go"

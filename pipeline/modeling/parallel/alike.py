@@ -34,7 +34,7 @@ def environment() -> Mapping[str, str]:
 
 def difference(here: Mapping[str, str], there: Mapping[str, str]) -> str | None:
     """In words, what another machine has otherwise than this one; None for nothing."""
-    names = [name for name in sorted(here | there) if here.get(name) != there.get(name)]
+    names = [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
     if not names:
         return None
     told = [f"{name} {there.get(name, 'none')[:12]} instead of {here.get(name, 'none')[:12]}" for name in names]
