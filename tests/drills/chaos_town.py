@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -77,10 +78,15 @@ class Chaos:
     points: int = 0
 
     def start(self, die_at: int, command: str = "run --json") -> Attempt:
-        run = WarmProcess(["pipeline", *command.split()], cwd=self.town.root, env=os.environ, shim=self.shim, die_at=die_at)
+        run = WarmProcess(["pipeline", *shlex.split(command)], cwd=self.town.root, env=os.environ, shim=self.shim, die_at=die_at)
         out, err = run.communicate(timeout=600)
         self.points += run.returncode == -signal.SIGKILL
         return Attempt(die_at, run.returncode or 0, out, err)
+
+    def done(self, command: str) -> None:
+        """A command that nothing kills, and that must succeed."""
+        attempt = self.start(0, command)
+        assert attempt.code == 0, attempt.err
 
     def count(self) -> int:
         """How many changes of the disk a whole run makes; nothing kills it."""
@@ -173,8 +179,9 @@ class Chaos:
 class Served:
     """`tuneline serve` of the town, asked now and then."""
 
-    def __init__(self, town: Town) -> None:
-        self._process = town.start("serve --port 0 --json")
+    def __init__(self, chaos: Chaos) -> None:
+        command = ["pipeline", "serve", "--port", "0", "--json"]
+        self._process = WarmProcess(command, cwd=chaos.town.root, env=os.environ, shim=chaos.shim)
         self.url = str(json.loads(self._process.stdout.readline())["url"])
         self.asked = 0
 

@@ -47,7 +47,7 @@ def begun(new_town: Callable[..., Town], shim: Path) -> tuple[Chaos, int]:
     town.batch(1, rows=120, name="0001.jsonl")
     chaos = Chaos(town, shim)
     whole = chaos.count()
-    town("promote 1 --to production --by alice --reason first")
+    chaos.done("promote 1 --to production --by alice --reason first")
     return chaos, whole
 
 
@@ -56,7 +56,7 @@ def begun(new_town: Callable[..., Town], shim: Path) -> tuple[Chaos, int]:
 def test_two_hundred_points(new_town: Callable[..., Town], shim: Path) -> None:
     generator = random.Random(SEED)
     chaos, whole = begun(new_town, shim)
-    served = Served(chaos.town)
+    served = Served(chaos)
     try:
         for batch in count(2):
             name = f"batch {batch}"
@@ -67,7 +67,7 @@ def test_two_hundred_points(new_town: Callable[..., Town], shim: Path) -> None:
             version = str(batch)
             moved = chaos.start(generator.randint(1, 60), f"promote {version} --to production --by alice --reason better")
             chaos.look(f"{name}, promotion killed at {moved.die_at}")
-            chaos.town(f"promote {version} --to production --by alice --reason better")
+            chaos.done(f"promote {version} --to production --by alice --reason better")
             served.ask()
             print(f"{name}: {chaos.points} points, {served.asked} answers", flush=True)
             if chaos.points >= POINTS:
@@ -77,7 +77,7 @@ def test_two_hundred_points(new_town: Callable[..., Town], shim: Path) -> None:
         served.close()
     assert not chaos.wrong, "\n".join(chaos.wrong)
     for version in range(1, batch + 1):
-        chaos.town(f"audit verify {version}")
+        chaos.done(f"audit verify {version}")
     print(f"{chaos.points} kills in {batch - 1} runs of {whole} changes each, seed {SEED}; {served.asked} answers beside")
 
 
@@ -86,7 +86,7 @@ def test_two_hundred_points(new_town: Callable[..., Town], shim: Path) -> None:
     ("file", "right", "wrong", "found"),
     [
         ("flows/retrain.py", "if run.store.restore(name):", "if False:", "did again what was done"),
-        ("flows/retrain.py", "        _finish_what_was_killed(world, params)\n", "", "versions were registered for one batch"),
+        ("flows/retrain.py", "        _finish_what_was_killed(held, params)\n", "", "versions were registered for one batch"),
     ],
     ids=["repeats_finished_steps", "forgets_what_was_kept"],
 )
