@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-race drill-kill-release drill-swap bench-audit bench-release bench-serve doctor check drill-gc drill-stack clean
+.PHONY: help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-race drill-kill-release drill-swap drill-chaos bench-flow bench-audit bench-release bench-serve drill-ray bench-ray doctor check drill-gc drill-stack clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -42,6 +42,8 @@ help:
 	@echo "make bench-audit  audit verify beside sha256sum on the same files (minutes)"
 	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (half an hour)"
 	@echo "make drill-swap  a hundred promotions and rollbacks under 20,000 streamed requests: none lost, none by another (minutes)"
+	@echo "make drill-chaos  the whole flow killed at two hundred changes of the disk, a server answering beside it (half an hour)"
+	@echo "make bench-flow  what the flow costs over its steps, beside Metaflow (minutes)"
 	@echo "make bench-serve serving beside a plain FastAPI app; how soon a swap shows (minutes)"
 	@echo "make check       known vulnerabilities of all pins, licences, a bill of materials in sbom.cdx.json (asks PyPI)"
 	@echo "make drill-gc    gc killed a dozen times harms no release; make drill-stack  the stack up, used, down, nothing left (minutes)"
@@ -67,11 +69,11 @@ demo-clean: install
 	$(BIN)/python examples/demo.py --clean
 
 test: install lint
-	@# Two processes for two cores; a file stays in one, since its tests share what they made.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@# Two processes for two cores; which tests share one, tests/conftest.py says.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
 
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .
@@ -151,6 +153,13 @@ bench-release: install
 
 drill-swap: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_swap.py
+
+drill-chaos: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_chaos.py tests/story/test_killed.py
+
+bench-flow: install
+	$(BIN)/python -m pip install --quiet -c infra/constraints.txt --editable ".[dev,bench]"
+	$(BIN)/python bench/flow.py
 
 bench-serve: install
 	$(BIN)/python bench/serve.py

@@ -34,12 +34,18 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-LONG = ("test_story", "test_killed", "test_sweep_story", "test_going_on", "test_purge", "test_openai_client", "test_curve_story")
-"""Modules that take minutes each, the longest first: begun first, so that two processes end at about the same time."""
+TOWN = ("test_openai_client", "test_curve_story", "test_sweep_story", "test_story")
+"""Modules whose tests leave the one town as they found it: they share it, in one process."""
+LONG = (*TOWN, "test_purge", "test_going_on", "test_drill_chaos", "test_drill_gate", "test_released_model", "test_memory_cap")
+"""Modules that take minutes each: begun first, so that two processes end at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    for item in items:
+        # A module stays in one process, since its tests share what they made; a drill may say otherwise.
+        if not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group("town" if item.path.stem in TOWN else item.path.stem))
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from pipeline.backends.run_folder import STAGES
 from tests.story_town import Town, adapter_of
 from tests.warm import WarmProcess
 
+pytestmark = pytest.mark.slow  # make drill-chaos; make test kills the flow in drills/test_drill_chaos.py
+
 
 @pytest.fixture(scope="module")
 def second(new_town: Callable[..., Town]) -> Town:
