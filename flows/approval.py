@@ -27,8 +27,8 @@ from prefect.states import Completed, Scheduled
 from flows import waits
 from flows.prefect_api import LOOK_AGAIN, WAITS, tags_of
 from flows.tasks import do
-from pipeline.deeds import give_approval, give_refusal, still_missing
-from pipeline.domain.opinions import refusals
+from pipeline.deeds import give_approval, give_veto, still_missing
+from pipeline.domain.opinions import vetoes
 from pipeline.domain.waiting import Turn, Waiting, awaiting, candidates, ended, reminder
 from pipeline.errors import Misuse, RulesUnmet
 from pipeline.params import Params
@@ -40,7 +40,7 @@ DEAD_AFTER = timedelta(minutes=30)
 """A run that looks takes seconds; one that has been at it for so long has died, and is started again."""
 
 
-class Decision(RunInput):
+class Decision(RunInput):  # type: ignore[misc]
     """The form in Prefect's UI."""
 
     decision: Literal["look again", "approve", "refuse"] = "look again"
@@ -143,7 +143,7 @@ def look_at_all(world: World, params: Params, params_file: str) -> int:
                 _remind(world, params, wait, run, number=number)
         events = newest_events(model, world.ledger)
         for version, stage in candidates(events, {name: release.rules_of(name) for name in release.stages}):
-            if refusals(events, version, stage) or waits.runs(client, tags_of(model, version, stage)):
+            if vetoes(events, version, stage) or waits.runs(client, tags_of(model, version, stage)):
                 continue
             found += waits.begin(client, model, version, stage, params_file) is not None
     return found
@@ -179,7 +179,7 @@ def _heed(world: World, params: Params, version: str, stage: str, entered: Decis
             f"what {by[:60] or 'somebody'} entered does not count: decisions are signed here by whoever takes them, "
             f"which a form cannot do. Use: tuneline {entered.decision} {version} --to {stage} --reason …"
         )
-    deed = give_approval if entered.decision == "approve" else give_refusal
+    deed = give_approval if entered.decision == "approve" else give_veto
     try:
         do(f"{entered.decision} {version} for {stage}", lambda: deed(world, params, version, stage, by=by, reason=reason))
     except (Misuse, RulesUnmet) as error:

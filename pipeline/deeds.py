@@ -107,7 +107,7 @@ def give_approval(world: World, params: Params, version: str, stage: str, *, by:
     )
 
 
-def give_refusal(world: World, params: Params, version: str, stage: str, *, by: str, reason: str) -> Event:
+def give_veto(world: World, params: Params, version: str, stage: str, *, by: str, reason: str) -> Event:
     """Refuse; see steps/approve.py."""
     from pipeline.steps.approve import refuse
 

@@ -75,9 +75,9 @@ def refuse(
 ) -> None:
     """Keep a version from a stage: it does not take it until you approve of it after all. Nothing is moved."""
     world, loaded = open_world(params)
-    from pipeline.deeds import give_refusal
+    from pipeline.deeds import give_veto
 
-    event = give_refusal(world, loaded, version, to, by=by or world.actor, reason=reason)
+    event = give_veto(world, loaded, version, to, by=by or world.actor, reason=reason)
     _let_go_on(world, event)
     show(event, json, rendering.event_lines)
 

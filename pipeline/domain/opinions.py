@@ -1,6 +1,6 @@
 """What people said about a version and a stage: each person's last word counts. Pure: events in, answers out.
 
-A refusal stands until whoever gave it approves of the same version for the same stage: nobody overrules another, nor does time.
+A veto stands until whoever gave it approves of the same version for the same stage: nobody overrules another, nor does time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def opinions(events: Iterable[Event], version: str, stage: str) -> dict[str, Eve
     }
 
 
-def refusals(events: Iterable[Event], version: str, stage: str) -> tuple[Event, ...]:
-    """The refusals that stand, oldest first."""
+def vetoes(events: Iterable[Event], version: str, stage: str) -> tuple[Event, ...]:
+    """The vetoes that stand, oldest first."""
     said = opinions(events, version, stage).values()
     return tuple(sorted((event for event in said if event.event is EventKind.REFUSED), key=lambda event: event.sequence))

@@ -1,4 +1,4 @@
-"""What a version must show before a stage takes it: gate, time or traffic in the stage before, approvals, no refusal or freeze.
+"""What a version must show before a stage takes it: gate, time or traffic in the stage before, approvals, no veto or freeze.
 
 Pure: events, an instant and counts in, sentences out. Each sentence says what is missing and how to meet it, and all that is
 missing is said at once. Reading clocks, counters and identities is the steps' work; the gate's record is re-read by promote.
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from pipeline.domain.opinions import opinions, refusals
+from pipeline.domain.opinions import opinions, vetoes
 from pipeline.domain.record import Value
 from pipeline.domain.reigns import reigns
 from pipeline.domain.release import Event, EventKind, holder, registrations, stack
@@ -242,7 +242,7 @@ def _approvals_missing(
 
 def refused(events: Sequence[Event], version: str, stage: str) -> Iterator[str]:
     """Who refused the version for the stage, and has not taken it back; this is asked whatever the rules are."""
-    for event in refusals(events, version, stage):
+    for event in vetoes(events, version, stage):
         who, why = event.actor, " ".join(event.reason.split())[:200]
         yield (
             f"{who} refused version {version} for {stage} on {event.at:%Y-%m-%d} ({why}): "

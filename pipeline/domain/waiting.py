@@ -9,7 +9,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime
 
 from pipeline.domain.notices import Notice, NoticeKind
-from pipeline.domain.opinions import refusals
+from pipeline.domain.opinions import vetoes
 from pipeline.domain.record import Value
 from pipeline.domain.reigns import reigns
 from pipeline.domain.release import Event, holder, registrations, revoked
@@ -56,7 +56,7 @@ def turn_of(
         return Turn.REVOKED, f"version {version} was revoked"
     if held == version:
         return Turn.HELD, f"version {version} holds {stage}"
-    against = refusals(events, version, stage)
+    against = vetoes(events, version, stage)
     if against:
         last = against[-1]
         return Turn.REFUSED, f"{last.actor} refused version {version} for {stage}: {last.reason}"

@@ -30,7 +30,7 @@ def approve(
     """Append `by`'s approval of `version` for the stage `to`; the one that stands, if the same person gave it before.
 
     It names the digest of the version's record, so it is of no use for any other version. One that has expired by the stage's
-    rules is given anew, and so is one that its giver has followed by a refusal, which it takes back.
+    rules is given anew, and so is one that its giver has followed by a veto, which it takes back.
     """
     valid = timedelta(days=(rules or {}).get(to, StageRules()).approvals.valid_days)
 
@@ -68,7 +68,7 @@ def refuse(
     anchor: Anchor = no_anchor,
     now: Callable[[], datetime] = utc_now,
 ) -> Event:
-    """Append `by`'s refusal of `version` for the stage `to`; the one that stands, if the same person gave it before.
+    """Append `by`'s veto on `version` for the stage `to`; the one that stands, if the same person gave it before.
 
     The stage does not take the version until the same person approves of it. Raises RulesUnmet where the stage's rules name roles
     and `by` has none of them, Misuse where the version holds the stage by now, or was revoked.

@@ -24,7 +24,7 @@ class ReleaseRow(Value):
     reason: str
     stages: tuple[str, ...]
     approvals: tuple[str, ...]
-    refusals: tuple[str, ...] = ()
+    vetoes: tuple[str, ...] = ()
     revoked: bool
     dirty: bool
     missing: bool
@@ -55,7 +55,7 @@ def releases(model: str, *, ledger: Ledger, registry: Registry | None = None) ->
                 reason=event.reason,
                 stages=tuple(stage for stage, holds in held.items() if holds == version),
                 approvals=tuple(said.get((version, EventKind.APPROVED), ())),
-                refusals=tuple(said.get((version, EventKind.REFUSED), ())),
+                vetoes=tuple(said.get((version, EventKind.REFUSED), ())),
                 revoked=version in withdrawn,
                 dirty=record.dirty,
                 missing=tags is None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from pipeline.domain.opinions import refusals
+from pipeline.domain.opinions import vetoes
 from pipeline.domain.release import Event, EventKind, registrations
 from pipeline.domain.stage_rules import StageRules
 from pipeline.domain.standing import Held
@@ -35,7 +35,7 @@ def waiting(
             stage=stage,
             since=made[version].at,
             missing=missing(version, stage),
-            refused=bool(refusals(events, version, stage)),
+            refused=bool(vetoes(events, version, stage)),
         )
         for version, stage in candidates(events, rules)
     )

@@ -52,7 +52,7 @@ def test_each_deed_is_told_once(desk: Desk, heard: Listener) -> None:
     for _ in range(2):  # the second time each finds itself done
         do(desk, deeds.give_approval, "1", "production")
         do(desk, deeds.move_to, "1", "production", by="ada")
-    do(desk, deeds.give_refusal, "2", "production", reason="it is rude")
+    do(desk, deeds.give_veto, "2", "production", reason="it is rude")
     do(desk, deeds.give_approval, "2", "production", reason="it is not")
     do(desk, deeds.move_to, "2", "production", by="ada")
     for _ in range(2):

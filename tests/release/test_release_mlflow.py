@@ -12,6 +12,7 @@ import pytest
 from release_world import MODEL, STAGES, Candidate, World
 
 import pipeline
+from pipeline.backends import mlflow_glance
 from pipeline.backends.mlflow_models import packed
 from pipeline.domain.release import ModelVersion
 from pipeline.errors import TryLater
@@ -52,6 +53,8 @@ def test_register_promote_roll_back_and_repair_on_mlflow(world: World, tmp_path:
     world.rollback()
     assert not world.rollback(leaving="2").changed
     assert world.registry.aliases(MODEL) == {"production": "1"}
+    assert mlflow_glance.aliases(tmp_path / "mlflow.db", MODEL) == {"production": "1"}
+    assert mlflow_glance.aliases(tmp_path / "mlflow.db", "another") == {}
 
     client.set_registered_model_alias(MODEL, "production", "2")
     stores = {"registry": world.registry, "ledger": world.ledger}
