@@ -1,4 +1,4 @@
-"""A refusal: in the ledger like an approval, moves nothing, and keeps a version from a stage until its giver takes it back."""
+"""A veto: in the ledger like an approval, moves nothing, and keeps a version from a stage until its giver takes it back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from release_world import MODEL, STAGES, World
 
 from pipeline.backends.ledger import SqlLedger
-from pipeline.domain.opinions import opinions, refusals
+from pipeline.domain.opinions import opinions, vetoes
 from pipeline.domain.release import Event, EventKind, holder
 from pipeline.domain.stage_rules import ApprovalRules, StageRules
 from pipeline.errors import Misuse, RulesUnmet
@@ -58,7 +58,7 @@ def test_only_its_giver_takes_it_back(two: World) -> None:
     said(two, approve, "carol")
     assert [one.split()[0] for one in unmet(two, rules=rules)] == ["bob"]  # carol's counts, bob's own is taken back
     again = said(two, approve, "bob")
-    assert again.sequence == two.ledger.head(MODEL)[0], "an approval from before the refusal is not the one that stands"
+    assert again.sequence == two.ledger.head(MODEL)[0], "an approval from before the veto is not the one that stands"
     assert two.promote("2", rules=rules).changed
 
 
@@ -68,7 +68,7 @@ def test_it_is_recorded_once_and_never_expires(two: World) -> None:
     assert said(two, refuse, "bob") == event
     assert len(unmet(two)) == 1
     said(two, refuse, "ada")
-    assert [e.actor for e in refusals(two.ledger.events(MODEL), "2", "production")] == ["bob", "ada"]
+    assert [e.actor for e in vetoes(two.ledger.events(MODEL), "2", "production")] == ["bob", "ada"]
 
 
 def test_what_cannot_be_refused(two: World) -> None:
@@ -94,7 +94,7 @@ def test_it_is_told_and_listed(two: World) -> None:
     said(two, refuse, "ada")
     assert history(MODEL, ledger=two.ledger)[-1].sentence == "ada refused version 2 for production: ada's reason"
     (row,) = (row for row in releases(MODEL, ledger=two.ledger) if row.version == "2")
-    assert (row.approvals, row.refusals) == ((), ("ada for production",))
+    assert (row.approvals, row.vetoes) == ((), ("ada for production",))
 
 
 def test_ledgers_with_and_without_it_are_whole(two: World) -> None:
@@ -115,7 +115,7 @@ def test_ledgers_with_and_without_it_are_whole(two: World) -> None:
 
 
 def test_a_promotion_that_races_with_it_sees_it(two: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal lands between the promotion's decision and its append."""
+    """The veto lands between the promotion's decision and its append."""
     append = SqlLedger.append
 
     def late(ledger: SqlLedger, *args: Any, **words: Any) -> Event:
