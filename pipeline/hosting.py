@@ -142,6 +142,11 @@ class ProjectDeeds:
 
         return _shown(give_approval(self._world, self._params, version, to, by=by, reason=reason))
 
+    def refuse(self, version: str, to: str, *, by: str, reason: str) -> Mapping[str, Any]:
+        from pipeline.deeds import give_veto
+
+        return _shown(give_veto(self._world, self._params, version, to, by=by, reason=reason))
+
     def roll_back(self, stage: str, *, by: str, reason: str, to: str | None, leaving: str | None) -> Mapping[str, Any]:
         from pipeline.deeds import move_back
 

@@ -25,7 +25,6 @@ from pipeline.serving.http.access import is_loopback
 from pipeline.serving.http.keys import KeyFile
 from pipeline.serving.http.problems import Problem
 from pipeline.serving.http.rates import Rates
-from pipeline.serving.http.request_log import RequestLog
 from pipeline.serving.http.server import Tls
 from pipeline.settings import Settings
 from pipeline.wiring import World
@@ -55,6 +54,10 @@ class Moved:
 
     def approve(self, version: str, to: str, *, by: str, reason: str) -> Mapping[str, Any]:
         self.done.append(("approve", version, to, by, reason))
+        return {"version": version}
+
+    def refuse(self, version: str, to: str, *, by: str, reason: str) -> Mapping[str, Any]:
+        self.done.append(("refuse", version, to, by, reason))
         return {"version": version}
 
     def roll_back(self, stage: str, *, by: str, reason: str, to: str | None, leaving: str | None) -> Mapping[str, Any]:
@@ -148,12 +151,15 @@ def test_scopes_part_what_keys_may(desk: Running, deeds: Moved) -> None:
             assert status == (200 if scope == needed else 403), (path, scope)
             assert status == 200 or answer["error"]["code"] == "missing_scope"
         assert desk.ask(path, body)[0] == 401, "now that there are keys, one is needed"
+    assert desk.ask("/v1/releases/refuse", move, **bearer(tokens["promote"]))[0] == 403
+    assert desk.ask("/v1/releases/refuse", move, **bearer(tokens["approve"]))[0] == 200
     back = {"stage": "production", "reason": "bad", "leaving": "7"}
     assert desk.ask("/v1/releases/rollback", back, **bearer(tokens["approve"]))[0] == 403
     assert desk.ask("/v1/releases/rollback", back, **bearer(tokens["promote"]))[2] == {"version": "6"}
     assert deeds.done == [
         ("approve", "7", "production", "approve", "r"),
         ("promote", "7", "production", "promote", "r"),
+        ("refuse", "7", "production", "approve", "r"),
         ("roll_back", "production", "promote", "bad", "None", "7"),
     ]
     status, _, answer = desk.ask("/v1/releases/promote", move | {"version": "9"}, **bearer(tokens["promote"]))
@@ -224,26 +230,6 @@ def test_logs_hold_neither_prompts_nor_keys(desk: Running, caplog: pytest.LogCap
     assert "release=desk@7" in text
     assert "4711" not in text
     assert token not in text
-
-
-def test_a_sample_is_written_without_personal_data(engine: TinyEngine, tmp_path: Path) -> None:
-    from pipeline.backends.personal_data import PatternPersonalData
-
-    path = tmp_path / "requests.jsonl"
-    log = RequestLog(path, PatternPersonalData(["email", "phone"]), share=1.0, max_bytes=1 << 16)
-    with serving(engine, tmp_path, log=log) as desk:
-        said = [{"role": "user", "content": "Write to ada@example.org, please."}]
-        _, _, answer = desk.ask("/v1/chat/completions", chat(messages=said))
-        line = json.loads(path.read_text())
-        assert line["asked"] == [[{"role": "user", "content": "Write to <EMAIL>, please."}]]
-        assert line["answered"] == [answer["choices"][0]["message"]["content"]]
-        assert line["release"] == "desk@7"
-        assert path.stat().st_mode & 0o777 == 0o600
-        for _ in range(400):
-            log._write({"x": "y" * 1000})
-        assert sum(file.stat().st_size for file in tmp_path.glob("requests*.jsonl")) <= 2 << 16
-    half = RequestLog(path, PatternPersonalData([]), share=0.5, max_bytes=1 << 16)
-    assert 400 < sum(half.wants(f"chatcmpl-{n}") for n in range(1000)) < 600
 
 
 def test_tls_is_spoken_and_a_silent_handshake_ended(engine: TinyEngine, tmp_path: Path) -> None:

@@ -46,6 +46,8 @@ def test_releases_are_moved_over_http_and_answers_follow(world, adapters):
         assert desk.ask("/v1/releases/approve", move, tokens["ada"])[0] == 403
         assert desk.ask("/v1/releases/promote", move, tokens["bob"])[0] == 403
         assert world.ledger.holder(MODEL, "production") == "1"
+        assert desk.ask("/v1/releases/refuse", move, tokens["ada"])[0] == 403
+        assert desk.ask("/v1/releases/refuse", move, tokens["bob"])[2]["event"] == "refused"
         assert desk.ask("/v1/releases/approve", move, tokens["bob"])[0] == 200
         status, _, said = desk.ask("/v1/releases/promote", move, tokens["ada"])
         assert (status, said["version"], said["changed"]) == (200, "2", True)

@@ -1,4 +1,4 @@
-"""The endpoints that move releases: promote, approve, roll back; and the one that tells who holds what.
+"""The endpoints that move releases: promote, approve, refuse, roll back; and the one that tells who holds what.
 
 They always need a key, on a loopback address too. The key's name is who acts: it is what the ledger will say. The deeds
 themselves are given; the rules they keep are not known here.
@@ -29,6 +29,8 @@ class Deeds(Protocol):
 
     def approve(self, version: str, to: str, *, by: str, reason: str) -> Mapping[str, Any]: ...
 
+    def refuse(self, version: str, to: str, *, by: str, reason: str) -> Mapping[str, Any]: ...
+
     def roll_back(self, stage: str, *, by: str, reason: str, to: str | None, leaving: str | None) -> Mapping[str, Any]: ...
 
     def releases(self) -> Sequence[Mapping[str, Any]]: ...
@@ -48,6 +50,7 @@ class Admin:
             Endpoint("releases", "GET", "/v1/releases", self._releases, ("read",)),
             Endpoint("promote", "POST", "/v1/releases/promote", self._promote, ("promote",)),
             Endpoint("approve", "POST", "/v1/releases/approve", self._approve, ("approve",)),
+            Endpoint("refuse", "POST", "/v1/releases/refuse", self._refuse, ("approve",)),
             Endpoint("rollback", "POST", "/v1/releases/rollback", self._roll_back, ("promote",)),
         )
 
@@ -69,6 +72,12 @@ class Admin:
         version, to, reason = (fields.text(name, longest=_LONGEST) for name in ("version", "to", "reason"))
         fields.done()
         await self._do(call, self._deeds.approve, version, to, by=caller.name, reason=reason)
+
+    async def _refuse(self, call: Call, caller: Caller) -> None:
+        fields = Fields(await read_object(call.request, self._limits))
+        version, to, reason = (fields.text(name, longest=_LONGEST) for name in ("version", "to", "reason"))
+        fields.done()
+        await self._do(call, self._deeds.refuse, version, to, by=caller.name, reason=reason)
 
     async def _roll_back(self, call: Call, caller: Caller) -> None:
         fields = Fields(await read_object(call.request, self._limits))
