@@ -31,6 +31,7 @@ from pipeline.deeds import give_approval, give_veto, still_missing
 from pipeline.domain.opinions import vetoes
 from pipeline.domain.waiting import Turn, Waiting, awaiting, candidates, ended, reminder
 from pipeline.errors import Misuse, RulesUnmet
+from pipeline.moving import resolved
 from pipeline.params import Params
 from pipeline.steps.status import newest_events
 from pipeline.wiring import World, notifier_of, read_params
@@ -71,6 +72,7 @@ def approval_flow(name: str, params_file: str, version: str = "", stage: str = "
     world, params = World.here(), read_params(Path(params_file))
     if not version:
         return Completed(message=f"{look_at_all(world, params, params_file)} begun or let go on")
+    name, version = params.model.name, _checked(world, params, version, stage)
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         tags = tags_of(name, version, stage)
@@ -126,6 +128,7 @@ def look_at_all(world: World, params: Params, params_file: str) -> int:
     """
     found, model, release = 0, params.model.name, params.release
     with get_client(sync_client=True) as client:
+        waits.drop_missed_looks(client)
         for run in waits.runs(client, (WAITS, f"model:{model}"), ("PAUSED", "RUNNING", "PENDING")):
             version, stage = str(run.parameters.get("version", "")), str(run.parameters.get("stage", ""))
             if not version or run.state is None:
@@ -147,6 +150,13 @@ def look_at_all(world: World, params: Params, params_file: str) -> int:
                 continue
             found += waits.begin(client, model, version, stage, params_file) is not None
     return found
+
+
+def _checked(world: World, params: Params, version: str, stage: str) -> str:
+    """The version's number. Raises Misuse for one, or a stage, that there is not: a run begun by hand may say anything."""
+    if stage not in params.release.stages:
+        raise Misuse(f"there is no stage {stage[:60]!r}", fix=f"stages are {', '.join(params.release.stages)} (release.stages)")
+    return resolved(version, params.model.name, world.ledger, params.release.stages)
 
 
 def _remind(world: World, params: Params, wait: Waiting, run: FlowRun, *, number: int) -> None:

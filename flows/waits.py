@@ -10,6 +10,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 
 from flows.prefect_api import run_page, tags_of
 from flows.tasks import do
@@ -113,3 +114,15 @@ def runs(client: SyncPrefectClient, tags: tuple[str, ...], states: tuple[str, ..
     if states:
         asked["state"] = {"type": {"any_": list(states)}}
     return list(client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(asked), limit=200))
+
+
+def drop_missed_looks(client: SyncPrefectClient) -> None:
+    """Of the looks that were due while nobody served, this one is enough: each would start a process to find nothing."""
+    own = client.read_flow_run(flow_run.id)
+    if own.deployment_id is None:
+        return
+    asked = {"state": {"type": {"any_": ["SCHEDULED"]}}, "deployment_id": {"any_": [own.deployment_id]}}
+    asked |= {"expected_start_time": {"before_": datetime.now(UTC).isoformat()}}
+    for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(asked), limit=200):
+        if run.id != own.id and not run.parameters.get("version"):
+            client.delete_flow_run(run.id)

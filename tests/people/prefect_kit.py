@@ -81,6 +81,14 @@ class Served:
             run = client.create_flow_run_from_deployment(UUID(self.deployment), parameters=fixed)
         assert self.execute(str(run.id)) == "Completed"
 
+    def miss_a_look(self) -> None:
+        """One that was due while nobody served."""
+        self.api._ask(f"/deployments/{self.deployment}/create_flow_run", {"parameters": {"name": MODEL}})
+
+    def looks(self) -> list[Any]:
+        found = self.api.flow_runs(most=200)
+        return [run for run in found if run.deployment == self.deployment and "tuneline-approval" not in run.tags]
+
     def answer(self, version: str, decision: str, by: str = "", reason: str = "") -> bool:
         """As somebody fills in the form in Prefect's UI, which sends the same."""
         return self.api.resume(self.runs(version)[0].id, {"decision": decision, "by": by, "reason": reason})

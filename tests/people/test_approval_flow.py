@@ -142,7 +142,9 @@ def test_a_look_reminds_ends_and_begins(desk: Desk, api: str, heard: Listener) -
     served = Served(desk, api)
     served.look()  # nobody was asked about version 1
     assert served.work("1") == "Suspended"
+    served.miss_a_look()
     served.look()
+    assert len(served.looks()) == 2, "one look is enough for those that were missed"
     served.look()
     reminded = [title for title in _settled(heard, 2) if "(told " in title]
     assert reminded
