@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.comparing import Side, judge
 from pipeline.domain.drift import DriftReport
 from pipeline.params.drift import DriftParams
 from pipeline.spoken.languages import language
-from pipeline.steps.drift import Side, judge
 
 Rows = list[dict[str, str]]
 PARAMS = DriftParams(false_alarms=0.01, min_effect=0.0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.release import ModelVersion
 from pipeline.errors import Misuse, TunelineError
-from pipeline.wiring import World, find_base, find_detector
+from pipeline.wiring import World, find_base, redaction
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
     from pipeline.params import Params
     from pipeline.serving.asked import Engine
+    from pipeline.serving.http.feedback import FeedbackDesk
+    from pipeline.serving.http.keeping import Keeper
     from pipeline.serving.http.keys import KeyFile
+    from pipeline.serving.http.request_log import RequestLog
     from pipeline.serving.http.server import Server, Tls
     from pipeline.serving.making import Maker
 
@@ -46,6 +49,7 @@ class Hosted:
     engine: Engine
     server: Server
     bound: socket
+    keeper: Keeper
 
     def start(self) -> None:
         """Load who is to answer, aliases and tags mended first; from then on, who connects is answered as soon as `run` is."""
@@ -66,6 +70,7 @@ class Hosted:
             self.server.run(self.bound)
         finally:
             LOG.info("nobody is answered any more")
+            self.keeper.close()
             self.engine.close()
             LOG.info("ended")
 
@@ -80,6 +85,7 @@ def open_server(world: World, params: Params, *, host: str | None = None, port: 
     from pipeline.serving.http.answers import Answers
     from pipeline.serving.http.app import App
     from pipeline.serving.http.counted import Counted
+    from pipeline.serving.http.keeping import Keeper
     from pipeline.serving.http.server import Server, address_of, bind
 
     given = {"host": host, "port": port}
@@ -92,7 +98,7 @@ def open_server(world: World, params: Params, *, host: str | None = None, port: 
     bound = bind(serve.host, serve.port)
     engine = make_engine(world, params)
     access = Access(keys, serve.rates, needs_keys=serve.keys == "required" or not alone)
-    counted = Counted(engine, lambda: server.guard.closed)
+    counted, keeper = Counted(engine, lambda: server.guard.closed), Keeper()
     answers = Answers(
         engine,
         access,
@@ -100,12 +106,13 @@ def open_server(world: World, params: Params, *, host: str | None = None, port: 
         model=params.model.name,
         task=params.model.task,
         params=serve,
-        log=_request_log(world, params),
+        log=_request_log(world, params, keeper),
+        feedback=_feedback_desk(world, params, engine, keeper),
         draining=lambda: server.draining,
     )
     admin = Admin(ProjectDeeds(world, params), engine, serve.limits)
     server = Server(App((*answers.endpoints(), *admin.endpoints()), serve, access, counted), serve, tls)
-    return Hosted(address_of(bound, tls), world, params, engine, server, bound)
+    return Hosted(address_of(bound, tls), world, params, engine, server, bound, keeper)
 
 
 def make_engine(world: World, params: Params) -> Engine:
@@ -206,14 +213,22 @@ def _roll_back(world: World, params: Params, version: str, stage: str, why: str)
     move_back(world, params, stage, by=world.actor, reason=why, leaving=version)
 
 
-def _request_log(world: World, params: Params) -> Any:
+def _request_log(world: World, params: Params, keeper: Keeper) -> RequestLog | None:
     from pipeline.serving.http.request_log import RequestLog
 
-    wanted = params.serve.log
+    wanted, redact = params.serve.log, redaction(params)
     if not wanted.share:
         return None
-    path = world.project.serving / "requests.jsonl"
-    return RequestLog(path, find_detector(params), share=wanted.share, max_bytes=wanted.max_bytes)
+    path, most = world.project.requests, wanted.max_bytes
+    return RequestLog(path, redact, keeper, share=wanted.share, days=wanted.days, max_bytes=most)
+
+
+def _feedback_desk(world: World, params: Params, engine: Engine, keeper: Keeper) -> FeedbackDesk:
+    from pipeline.serving.http.feedback import FeedbackDesk
+
+    wanted = params.serve.feedback
+    book = world.feedback if wanted.keep_hours else None
+    return FeedbackDesk(params.model.name, engine, wanted, book=book, redact=redaction(params), keeper=keeper)
 
 
 def _tls(world: World) -> Tls | None:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import getpass
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.data import Snapshot
+from pipeline.domain.feedback import Opinion
 from pipeline.domain.measured import SuiteFiles
+from pipeline.errors import Misuse
 from pipeline.ports import (
     Archive,
     Detector,
-    Expectations,
     Engine,
+    Expectations,
+    FeedbackBook,
     Judge,
     Ledger,
     Notifier,
@@ -60,7 +63,12 @@ class World:
 
     @classmethod
     def here(cls, start: Path | None = None) -> World:
-        return cls(start or Path.cwd(), settings())
+        """The project around a folder. Its state folder is there from then on, and its owner's alone: whoever makes a folder
+        within it would make it too, and open to others."""
+        world = cls(start or Path.cwd(), settings())
+        with suppress(Misuse):  # no repository: whoever asks for its git says so
+            world.project.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return world
 
     @cached_property
     def git(self) -> Git:
@@ -105,6 +113,24 @@ class World:
 
         url = self.settings.ledger_url
         return RunBook.beside(url.get_secret_value() if url else self.project.ledger)
+
+    @cached_property
+    def feedback(self) -> FeedbackBook:
+        """What people think of answers: in the ledger's database where that is shared, else in a file."""
+        from pipeline.backends.feedback import SqlFeedback
+
+        url = self.settings.ledger_url
+        ledger = url.get_secret_value() if url else self.project.ledger
+        return SqlFeedback.beside(ledger, self.project.feedback, taken=self._opinions_taken)
+
+    def _opinions_taken(self, model: str) -> int:
+        """The number of the last opinion that the snapshot of a model's head has."""
+        from pipeline.backends.run_folder import head_data
+        from pipeline.backends.snapshots import GitDvcSnapshots
+        from pipeline.backends.sources.feedback import taken_by
+
+        head = head_data(self.git, model)
+        return taken_by(GitDvcSnapshots(self.git, self.project, model).of(head.commit) if head else None)
 
     @cached_property
     def identities(self) -> Identities | None:
@@ -227,11 +253,38 @@ def find_encoder(world: World, workspace: Workspace, params: Params) -> Path:
     return find_base(world, workspace, params.model_copy(update={"model": model}))
 
 
+def find_engine(world: World, params: Params) -> Engine | None:
+    """The machines that heavy work is handed to, where params name some; checked, so that nothing begins that could not go on."""
+    if params.compute.engine == "local":
+        return None
+    from pipeline.backends.ray_engine import RayEngine
+
+    engine = RayEngine(params.compute, world.settings.ray_address, world.settings.ray_token, state=world.project.state)
+    engine.check()
+    return engine
+
+
 def find_detector(params: Params) -> Detector:
     """What finds personal data, of the types that clean.personal_types name."""
     from pipeline.backends.personal_data import PatternPersonalData
 
     return PatternPersonalData(params.clean.personal_types)
+
+
+def redaction(params: Params) -> Callable[[str], str]:
+    """Takes personal data, and secrets, out of what production is asked and answers, before any of it reaches a disk."""
+    from pipeline.backends.secrets import TokenSecrets
+    from pipeline.curation.redaction import redact
+
+    detectors: tuple[Detector, ...] = (find_detector(params), TokenSecrets())
+
+    def clean(text: str) -> str:
+        for detector in detectors:
+            if detector.suspects(text):
+                text, _ = redact(text, detector)
+        return text
+
+    return clean
 
 
 def find_judge(world: World, workspace: Workspace, params: Params, files: SuiteFiles, base: Path) -> Judge | None:
@@ -246,17 +299,6 @@ def find_judge(world: World, workspace: Workspace, params: Params, files: SuiteF
         judge.check()  # a wrong key is told before any model has answered
         return judge
     from pipeline.modeling.answering.judge import RewardJudge
-
-def find_engine(world: World, params: Params) -> Engine | None:
-    """The machines that heavy work is handed to, where params name some; checked, so that nothing begins that could not go on."""
-    if params.compute.engine == "local":
-        return None
-    from pipeline.backends.ray_engine import RayEngine
-
-    engine = RayEngine(params.compute, world.settings.ray_address, world.settings.ray_token, state=world.project.state)
-    engine.check()
-    return engine
-
 
     return RewardJudge(workspace.suites / files.place(asked.model), base, params.model)
 
@@ -313,7 +355,7 @@ def take_in(
             params.ingest.model_copy(update={"sources": entries}),
             dataset=params.model.name,
             task=params.model.task,
-            sources=AllWays(staged),
+            sources=AllWays(staged, partial(_opinions, world, params.model.name)),
             parent=parent,
             folder=folder,
             root=root,
@@ -322,11 +364,16 @@ def take_in(
             rules=row_rules(params.clean),
             licenses=params.clean.licenses if licenses is None else licenses,
             workers=world.settings.workers,
+            engine=engine,
             forget=forget,
             forgotten=forgotten,
             describe=write_description,
             progress=progress,
         )
+
+
+def _opinions(world: World, model: str, since: int, until: datetime | None) -> Iterator[tuple[int, Opinion]]:
+    return world.feedback.after(model, since, until=until)
 
 
 def row_rules(clean: CleanParams) -> RowRules:
@@ -336,4 +383,3 @@ def row_rules(clean: CleanParams) -> RowRules:
     from pipeline.curation.row_rules import RowRules
 
     return RowRules(clean, personal_data=PatternPersonalData(clean.personal_types), secrets=TokenSecrets())
-            engine=engine,

@@ -216,8 +216,23 @@ class Project:
 
     @property
     def serving(self) -> Path:
-        """What `tuneline serve` keeps: keys.json, counts of traffic, the sampled log of requests."""
+        """What `tuneline serve` keeps: keys.json, counts of traffic, the sampled log of requests, feedback."""
         return self.state / "serving"
+
+    @property
+    def requests(self) -> Path:
+        """The sampled log of requests, a file a day and part."""
+        return self.serving / "requests"
+
+    @property
+    def feedback(self) -> Path:
+        """Answers for a while, and what people said of them, where no server's database keeps them."""
+        return self.serving / "feedback.db"
+
+    @property
+    def monitor(self) -> Path:
+        """Of each model and release a folder: reports of windows, how far the log was read, what answers looked like at first."""
+        return self.state / "monitor"
 
     @property
     def notices(self) -> Path:

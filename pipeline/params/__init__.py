@@ -18,6 +18,7 @@ from pipeline.params.compute import ComputeParams as ComputeParams
 from pipeline.params.curate import CurateParams as CurateParams
 from pipeline.params.curate import LeakParams as LeakParams
 from pipeline.params.curate import NearDuplicates as NearDuplicates
+from pipeline.params.curate import Planted as Planted
 from pipeline.params.curate import SplitParams as SplitParams
 from pipeline.params.drift import DriftParams as DriftParams
 from pipeline.params.evaluate import LABEL_METRICS as LABEL_METRICS
@@ -29,6 +30,7 @@ from pipeline.params.ingest import CleanParams as CleanParams
 from pipeline.params.ingest import IngestParams as IngestParams
 from pipeline.params.ingest import Reading as Reading
 from pipeline.params.ingest import SourceParams as SourceParams
+from pipeline.params.monitor import MonitorParams as MonitorParams
 from pipeline.params.notify import NotifyParams as NotifyParams
 from pipeline.params.release import ReleaseParams as ReleaseParams
 from pipeline.params.retention import RetentionParams as RetentionParams
@@ -95,6 +97,7 @@ class Params(Section):
     gate: GateParams = GateParams()
     release: ReleaseParams = ReleaseParams()
     serve: ServeParams = ServeParams()
+    monitor: MonitorParams = MonitorParams()
     schedule: ScheduleParams = ScheduleParams()
     notify: NotifyParams = NotifyParams()
     retention: RetentionParams = RetentionParams()

@@ -17,6 +17,15 @@ class NearDuplicates(Section):
     """Jaccard similarity of character shingles from which two rows are near duplicates."""
 
 
+class Planted(Section):
+    policy: Policy = "warn"
+    """What becomes of rows that share a run of words and an answer, or a label, and nothing else (docs/monitoring.md)."""
+    least_rows: Annotated[int, Field(ge=5)] = 10
+    """Fewer rows than this prove nothing. From about 15 of one label on they are found."""
+    false_alarms: Annotated[float, Field(ge=0.0001, le=0.2)] = 0.01
+    """Of snapshots that hold nothing planted, how many may be said to."""
+
+
 class Shares(Section):
     """Shares that no part of the data may exceed."""
 
@@ -25,7 +34,9 @@ class Shares(Section):
     origin: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of all rows, the most that one entry of ingest.sources may hold."""
     feedback: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Of all rows, the most that users' feedback may hold."""
+    """Of all rows, the most that users' feedback may hold: rows of the kind, and all that come by an entry `feedback: true`."""
+    caller: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of all rows, the most that the feedback of one caller (an API key) may hold."""
 
 
 class CurateParams(Section):
@@ -44,6 +55,7 @@ class CurateParams(Section):
     repeats: Policy = "drop"
     """The same prompt with the same answer but for case, white space and Unicode composition; drop keeps the earliest."""
     near_duplicates: NearDuplicates = NearDuplicates()
+    planted: Planted = Planted()
     shares: Shares = Shares()
     consistency: Literal["off", "warn", "block"] = "warn"
     """Answers of one dataset in several shapes: some JSON and some not, other keys, another script."""
@@ -91,4 +103,6 @@ class SplitParams(Section):
     def _check_shares(self) -> SplitParams:
         if self.eval + self.test > 0.9:
             raise ValueError("eval + test leave less than a tenth for train")
+        if any(not isinstance(entry, str) and entry.feedback for entry in (*self.benchmarks, *self.edge_cases)):
+            raise ValueError("feedback is taken in by ingest.sources alone: nothing is held out of it")
         return self

@@ -59,7 +59,7 @@ class Reading(Section):
 
 
 class SourceParams(Reading):
-    """An entry of `ingest.sources`: one way in (path, sql, objects, hub or dataset_info), and how its rows are read
+    """An entry of `ingest.sources`: one way in (path, sql, objects, hub, dataset_info or feedback), and how its rows are read
     (docs/sources.md). An entry may also be `axolotl: [...]`, which stands for those that Axolotl's `datasets` name."""
 
     name: str | None = None
@@ -87,11 +87,13 @@ class SourceParams(Reading):
     """LLaMA-Factory's dataset_info.json; its files lie beside it (docs/formats.md)."""
     datasets: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     """dataset_info: the data sets to take; default: all whose file is there."""
+    feedback: bool | None = None
+    """true: what people said of the model's answers (docs/monitoring.md); needs serve.feedback.keep_hours."""
 
     @property
     def origin(self) -> str:
         """What records call this entry."""
-        return self.name or self.path or self.objects or self.hub or self.dataset_info or ""
+        return self.name or self.path or self.objects or self.hub or self.dataset_info or ("feedback" if self.feedback else "")
 
     @property
     def public(self) -> bool:

@@ -92,9 +92,24 @@ class RateParams(Section):
 
 class RequestLogParams(Section):
     share: Fraction = 0.0
-    """Of the requests, how many are written down, with question and answer; 0: none. Personal data is redacted before."""
-    max_bytes: Annotated[int, Field(ge=1 << 16)] = 64 << 20
-    """A file that has grown to this is followed by another; the one before it is kept, older ones are not."""
+    """Of the requests, how many are written down, with question and answer; 0: none. Personal data is redacted before. What
+    `tuneline monitor` looks at (docs/monitoring.md)."""
+    days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """Days after which what was written is removed."""
+    max_bytes: Annotated[int, Field(ge=1 << 16)] = 256 << 20
+    """All files together; beyond it the oldest goes, however young it is."""
+
+
+class FeedbackParams(Section):
+    """Feedback beyond a thumb that only steers a canary release: docs/monitoring.md."""
+
+    keep_hours: Annotated[float, Field(ge=0, le=24 * 366)] = 0.0
+    """How long every answer is kept, redacted, so that it can be told what feedback is about; 0: not at all, and then there is
+    nothing that feedback could become."""
+    max_answers: Count = 100_000
+    """Of the answers kept, the oldest beyond these go."""
+    max_chars: Annotated[int, Field(ge=100, le=1 << 20)] = 20_000
+    """Of one corrected answer. Questions and answers that are longer are not kept, so feedback on them is a thumb alone."""
 
 
 class ServeParams(Section):
@@ -125,6 +140,7 @@ class ServeParams(Section):
     slo: SloParams = SloParams()
     rates: RateParams = RateParams()
     log: RequestLogParams = RequestLogParams()
+    feedback: FeedbackParams = FeedbackParams()
 
     @model_validator(mode="after")
     def _check_stages(self) -> ServeParams:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-WAYS = ("path", "sql", "objects", "hub", "dataset_info")
+WAYS = ("path", "sql", "objects", "hub", "dataset_info", "feedback")
 STORES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci")
 """Schemes of object stores that fsspec knows and that list what they hold."""
 
@@ -28,6 +28,9 @@ def way_in_problems(entry: Any) -> Iterator[str]:
         yield f"an entry has exactly one of {', '.join(WAYS)}; this one has {' and '.join(given) or 'none'}"
         return
     [way] = given
+    if way == "feedback":
+        yield from _feedback(entry)
+        return
     if not getattr(entry, way).strip() or "\0" in getattr(entry, way):
         yield f"{way} is empty, or holds a NUL character"
     for key, owner in _BELONG.items():
@@ -36,6 +39,16 @@ def way_in_problems(entry: Any) -> Iterator[str]:
     if entry.name is not None and not _NAME.fullmatch(entry.name):
         yield "name: letters, digits and . _ - / only, at most 200 of them"
     yield from {"path": _path, "sql": _sql, "objects": _objects, "hub": _hub, "dataset_info": _path}[way](entry)
+
+
+def _feedback(entry: Any) -> Iterator[str]:
+    if entry.feedback is not True:
+        yield "feedback: write true, or leave the entry out"
+    if entry.name is not None:
+        yield "name: feedback is called feedback/CALLER, so that each caller's share can be told"
+    for key in _BELONG:
+        if getattr(entry, key) is not None:
+            yield f"{key} belongs to {_BELONG[key]}, not to feedback"
 
 
 def _path(entry: Any) -> Iterator[str]:

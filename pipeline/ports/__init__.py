@@ -5,6 +5,7 @@ Only signatures live here. A step never learns which tool answers.
 
 from pipeline.ports.engine import Crew as Crew
 from pipeline.ports.engine import Engine as Engine
+from pipeline.ports.feedback import FeedbackBook as FeedbackBook
 from pipeline.ports.past import Archive as Archive
 from pipeline.ports.past import PastRuns as PastRuns
 from pipeline.ports.past import RecordIndex as RecordIndex

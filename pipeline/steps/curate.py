@@ -25,6 +25,7 @@ from pipeline.curation.rules.left_out import LeftOut, left_out, read_left_out
 from pipeline.curation.rules.named_rows import pick_rows, write_dropped
 from pipeline.curation.rules.near_repeats import near_repeats
 from pipeline.curation.rules.odd_answers import odd_answers
+from pipeline.curation.rules.planted import planted
 from pipeline.curation.rules.provenance import parts, surplus
 from pipeline.curation.rules.repeats import repeats
 from pipeline.curation.rules.report import balance_blocks, curation_page, rule_counts
@@ -82,6 +83,7 @@ def curate(
     origins = {source.name: source.origin for source in snapshot.sources}
     _ask_what_leaves_rows_out(rulings, table, params, listed, lengths)
     _ask_near(rulings, table, params, scratch, progress)
+    _ask_planted(rulings, table, params, progress)
     _ask_shares(rulings, table.columns, params, origins)
     blocks = [*_ask_answers(rulings, table, params), *_ask_labels(rulings, table, params, progress)]
 
@@ -95,7 +97,8 @@ def curate(
         dropped=write_dropped(out / "dropped.parquet", rulings, names),
         review=write_reviews(out, rulings, table.columns.label_names, lambda rows: pick_rows(batches(*COLUMNS), rows)),
     )
-    shares = parts(table.columns, rulings.kept, origins, origin=params.shares.origin, feedback=params.shares.feedback)
+    most = {"origin": params.shares.origin, "feedback": params.shares.feedback, "caller": params.shares.caller}
+    shares = parts(table.columns, rulings.kept, origins, **most)
     (out / "curation.html").write_text(curation_page(snapshot, curation, shares, blocks), encoding="utf-8")
     curation.write(out / "curation.json")
     progress("curated", snapshot.rows, snapshot.rows)
@@ -159,10 +162,25 @@ def _ask_near(rulings: Rulings, table: RowTable, params: CurateParams, scratch: 
     rulings.add("near_duplicates", params.near_duplicates.policy, repeated)
 
 
+def _ask_planted(rulings: Rulings, table: RowTable, params: CurateParams, progress: Progress) -> None:
+    asked = params.planted
+    if asked.policy == "off":
+        return
+    progress("looking for planted words", 0, 0)
+    found, observed = planted(
+        table.columns,
+        rulings.kept,
+        lambda: table.batches("kind", "input", "output"),
+        least=asked.least_rows,
+        false_alarms=asked.false_alarms,
+    )
+    rulings.add("planted", asked.policy, found, observed=observed)
+
+
 def _ask_shares(rulings: Rulings, columns: Columns, params: CurateParams, origins: Mapping[str, str]) -> None:
     """No part of the data beyond its share. Where leaving rows out cannot help, the check fails whatever the policy says."""
     shares = params.shares
-    most = {"origin": shares.origin, "feedback": shares.feedback}
+    most = {"origin": shares.origin, "feedback": shares.feedback, "caller": shares.caller}
     beyond = [part for part in parts(columns, rulings.kept, origins, **most) if part.exceeds]
     found = surplus(columns, rulings.kept, origins, **most)
     observed = "; ".join(f"{part.name} holds {part.share:.1%} of the rows, more than {part.most:.1%}" for part in beyond)
@@ -174,7 +192,10 @@ def _ask_shares(rulings: Rulings, columns: Columns, params: CurateParams, origin
         shares.policy,
         found,
         observed=observed or "no part is beyond its share",
-        expected=f"of all rows, an origin at most {shares.origin:.1%} and feedback at most {shares.feedback:.1%}",
+        expected=(
+            f"of all rows, an origin at most {shares.origin:.1%}, feedback at most {shares.feedback:.1%} "
+            f"and one caller's at most {shares.caller:.1%}"
+        ),
         passed=not beyond or shares.policy == "warn" or (shares.policy == "drop" and not hopeless),
     )
 

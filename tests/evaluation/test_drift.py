@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import binom, ks_2samp
 
+from pipeline.comparing import Side, judge
 from pipeline.curation import drawing
 from pipeline.curation.drawing import draw, fresh_shards, last_shards
 from pipeline.curation.shards import SCHEMA
@@ -22,7 +23,7 @@ from pipeline.domain.record import canonical_json, digest_bytes
 from pipeline.errors import BadInput, Misuse
 from pipeline.evaluation.drift import Aspect, NameAspect, NumberAspect, VectorAspect, compare, psi, shuffles_for
 from pipeline.params.drift import DriftParams
-from pipeline.steps.drift import Side, drift_between, drift_from_traffic, drift_of_batch, judge
+from pipeline.steps.drift import drift_between, drift_from_traffic, drift_of_batch
 
 WORDS = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "lmnrst"]
 

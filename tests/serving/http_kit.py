@@ -25,6 +25,7 @@ from pipeline.serving.http.admin import Admin, Deeds
 from pipeline.serving.http.answers import Answers
 from pipeline.serving.http.app import App
 from pipeline.serving.http.counted import Counted
+from pipeline.serving.http.feedback import FeedbackDesk
 from pipeline.serving.http.keys import KeyFile
 from pipeline.serving.http.request_log import RequestLog
 from pipeline.serving.http.server import Server, Tls, address_of, bind
@@ -168,6 +169,7 @@ def serving(
     needs_keys: bool = False,
     deeds: Deeds | None = None,
     log: RequestLog | None = None,
+    feedback: FeedbackDesk | None = None,
     tls: Tls | None = None,
 ) -> Iterator[Running]:
     """The app over an engine, at a free port of its own, in a thread."""
@@ -175,7 +177,8 @@ def serving(
     keys = KeyFile(home / "keys.json")
     access = Access(keys, params.rates, needs_keys=needs_keys)
     counted = Counted(engine, lambda: server.guard.closed)
-    answers = Answers(engine, access, counted, model="desk", task=task, params=params, log=log, draining=lambda: server.draining)
+    kept = {"log": log, "feedback": feedback}
+    answers = Answers(engine, access, counted, model="desk", task=task, params=params, draining=lambda: server.draining, **kept)
     endpoints = answers.endpoints()
     if deeds is not None:
         endpoints += Admin(deeds, engine, params.limits).endpoints()

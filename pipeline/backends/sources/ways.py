@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.backends.sources.archives import Limits, unpack
 from pipeline.backends.sources.dataset_info import expanded
@@ -17,12 +18,19 @@ from pipeline.domain.data import SourceFile
 from pipeline.params.ingest import IngestParams, SourceParams
 from pipeline.ports import Found
 
+if TYPE_CHECKING:
+    from pipeline.backends.sources.feedback import Opinions
+
 
 class AllWays:
-    """Sources (see ports/rows.py) that puts what it unpacks and fetches below `staging`, an empty folder the caller removes."""
+    """Sources (see ports/rows.py) that puts what it unpacks and fetches below `staging`, an empty folder the caller removes.
 
-    def __init__(self, staging: Path) -> None:
+    opinions: what people said of a model's answers, for entries that ask for feedback; None where there is none to be had.
+    """
+
+    def __init__(self, staging: Path, opinions: Opinions | None = None) -> None:
         self._staging = staging
+        self._opinions = opinions
         self._folders = 0
 
     def find(
@@ -58,6 +66,12 @@ class AllWays:
 
             limits = Limits(params.max_members, params.max_staged_bytes)
             return fetch_objects(entry, reading, self._folder(), limits, as_of=as_of, earlier=earlier)
+        if entry.feedback:
+            from pipeline.backends.sources.feedback import fetch_feedback
+
+            opinions = self._opinions or (lambda since, until: ())
+            limit = params.max_staged_bytes
+            return fetch_feedback(entry, reading, self._folder(), opinions, as_of=as_of, earlier=earlier, limit=limit)
         from pipeline.backends.sources.hub import find_dataset
 
         return find_dataset(entry, reading, root=root, earlier=earlier, limit=params.max_staged_bytes)

@@ -28,6 +28,7 @@ LISTED = {
     "near_contradictions": 1000,
     "near_duplicates": 1000,
     "consistency": 1000,
+    "planted": 10_000,
 }
 """The rules that have a list, and how many rows it holds at most."""
 _BY_VALUE = {"label_errors": 1, "odd_answers": -1}

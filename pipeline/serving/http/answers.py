@@ -15,17 +15,17 @@ from typing import Any
 
 from pipeline.domain.data import Task
 from pipeline.params import ServeParams
-from pipeline.serving.asked import Ask, Engine, NotServed, Release
+from pipeline.serving.asked import Ask, Engine, Release
 from pipeline.serving.http import wanted as asked_for
 from pipeline.serving.http.access import Access, Caller
 from pipeline.serving.http.answering import Answering, together
 from pipeline.serving.http.app import Endpoint
-from pipeline.serving.http.bodies import read_object
+from pipeline.serving.http.bodies import Gone, read_object
 from pipeline.serving.http.calls import Call
 from pipeline.serving.http.counted import CONTENT_TYPE, Counted
-from pipeline.serving.http.fields import Fields
-from pipeline.serving.http.problems import Problem, bad, no_such_model
-from pipeline.serving.http.request_log import RequestLog
+from pipeline.serving.http.feedback import FeedbackDesk
+from pipeline.serving.http.problems import Problem, bad, no_such_model, problem_of
+from pipeline.serving.http.request_log import RequestLog, Went
 from pipeline.serving.http.shapes import DONE, Shape, classified, event, model_card, release_headers
 from pipeline.serving.http.wanted import Wanted
 
@@ -47,6 +47,7 @@ class Answers:
         task: Task,
         params: ServeParams,
         log: RequestLog | None = None,
+        feedback: FeedbackDesk | None = None,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
@@ -56,6 +57,7 @@ class Answers:
         self._task = task
         self._params = params
         self._log = log
+        self._desk = feedback or FeedbackDesk(model, engine, params.feedback)
         self._draining = draining
         self._since = int(time.time())
         # Threads of its own: those of the loop may all wait for releases that are being loaded.
@@ -88,17 +90,21 @@ class Answers:
         call.headers |= headers
         answering, used = Answering(self._engine, wanted), Used()
         try:
-            await call.attended(self._give(call, wanted, answering, used))
+            await call.attended(self._give(call, caller, wanted, answering, used))
+        except BaseException as error:
+            self._note_failure(call, wanted, used, error)
+            raise
         finally:
             await answering.close()
             self._access.settle(taken, used.tokens)
 
-    async def _give(self, call: Call, wanted: Wanted, answering: Answering, used: Used) -> None:
+    async def _give(self, call: Call, caller: Caller, wanted: Wanted, answering: Answering, used: Used) -> None:
         await answering.open()
-        release = answering.release
-        self._counted.first_piece(call.seconds)
+        release, used.first = answering.release, call.seconds
+        self._counted.first_piece(used.first)
         self._name(call, release)
         shape = Shape(wanted, release, int(time.time()))
+        used.release, used.shape = release, shape
         if wanted.stream:
             await call.start_stream()
             await call.write(b"".join(map(event, shape.opening())))
@@ -111,8 +117,10 @@ class Answers:
         usage = shape.usage()
         self._counted.answered(release, len(wanted.asks), usage["prompt_tokens"], usage["completion_tokens"])
         call.said["tokens"] = f"{usage['prompt_tokens']}+{usage['completion_tokens']}"
+        self._desk.answered(caller, wanted, shape, release)
         if self._log is not None and self._log.wants(wanted.id):
-            await asyncio.to_thread(self._log.note, wanted, shape, release)
+            self._log.answered(wanted, shape, release, Went(_kind(wanted), call.seconds, used.first))
+        used.noted = True
         if wanted.stream:
             await call.end_stream(b"".join([*map(event, shape.closing()), DONE]))
         else:
@@ -124,30 +132,47 @@ class Answers:
         call.headers |= headers
         used = Used()
         try:
-            await call.attended(self._label(call, wanted, used))
+            await call.attended(self._label(call, caller, wanted, used))
+        except BaseException as error:
+            self._note_failure(call, wanted, used, error)
+            raise
         finally:
             self._access.settle(taken, used.tokens)
 
-    async def _label(self, call: Call, wanted: Wanted, used: Used) -> None:
+    async def _label(self, call: Call, caller: Caller, wanted: Wanted, used: Used) -> None:
         head, *others = wanted.asks
         found = [await self._engine.classify(head)]
-        release = found[0].release
+        release = used.release = found[0].release
         pinned = [asked_for.pinned(ask, release) for ask in others]
         found += await together([self._engine.classify(ask) for ask in pinned])
         used.tokens = sum(one.prompt_tokens for one in found)
         self._name(call, release)
         self._counted.answered(release, len(found), used.tokens, 0)
+        self._desk.labelled(caller, wanted, found, release)
+        if self._log is not None and self._log.wants(wanted.id):
+            self._log.labelled(wanted, found, release, Went("classify", call.seconds))
+        used.noted = True
         await call.reply(classified(wanted, found, int(time.time())))
 
     async def _feedback(self, call: Call, caller: Caller) -> None:
-        fields = Fields(await read_object(call.request, self._params.limits))
-        name, good = fields.text("id", longest=100), fields.flag("good")
-        fields.done()
-        try:
-            self._engine.feedback(name, good)
-        except NotServed as error:
-            raise Problem(404, "answer_not_found", error.what, param="id") from None
-        await call.reply({"id": name, "object": "feedback", "good": good})
+        await call.reply(await self._desk.take(await read_object(call.request, self._params.limits), caller))
+
+    def _note_failure(self, call: Call, wanted: Wanted, used: Used, error: BaseException) -> None:
+        """Have it written down that an answer failed. What is at fault in the request, or in the load, is no failure."""
+        if self._log is None or used.noted or isinstance(error, Gone) or not self._log.wants(wanted.id):
+            return
+        if isinstance(error, Exception):
+            problem = problem_of(error)
+            code = problem.code if problem.status >= 500 and problem.status != 503 else ""
+        else:
+            code = "answer_timeout" if call.seconds >= self._params.timeouts.answer else ""
+        if not code:
+            return
+        went = Went(_kind(wanted), call.seconds, used.first, code)
+        if used.shape is not None and used.release is not None:
+            self._log.answered(wanted, used.shape, used.release, went)
+        else:
+            self._log.failed(wanted, used.release, went)
 
     async def _models(self, call: Call, caller: Caller) -> None:
         releases = self._engine.releases()
@@ -205,7 +230,15 @@ def _size(ask: Ask) -> int:
     return len(ask.prompt or ask.text or "") + sum(len(message["content"]) for message in ask.messages or ())
 
 
+def _kind(wanted: Wanted) -> str:
+    return "chat" if wanted.chat else "classify" if wanted.asks[0].text is not None else "completions"
+
+
 class Used:
-    """Tokens that a request has used so far."""
+    """How far a request has come: the tokens it used, who answers, what was said. noted: it stands in the log."""
 
     tokens = 0
+    first: float | None = None
+    release: Release | None = None
+    shape: Shape | None = None
+    noted = False

@@ -18,6 +18,9 @@ class Fields:
     def path(self, name: str) -> str:
         return f"{self._within}{name}"
 
+    def has(self, name: str) -> bool:
+        return name in self._left
+
     def take(self, name: str) -> Any:
         return self._left.pop(name, None)
 

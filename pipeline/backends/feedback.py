@@ -1,0 +1,211 @@
+"""What people think of answers, and the answers they may still think something of. Implements ports.FeedbackBook.
+
+SQLite in the folder of what the server keeps, or the ledger's own PostgreSQL, where several servers share it. Personal data is
+redacted by whoever calls: nothing here looks into a text.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from pipeline.backends.ledger_engines import pragma, sqlite_engine, translated, url_of
+from pipeline.backends.ledger_index import micros
+from pipeline.domain.feedback import GivenAnswer, Opinion, rows_of
+from pipeline.errors import Conflict, TryLater
+
+_CREATING, _NUMBERING = 7_205_761, 7_205_762
+"""Advisory locks of PostgreSQL: tables are made, and opinions numbered, by one process after the other."""
+_AT_ONCE = 500
+T = TypeVar("T")
+
+_tables = sa.MetaData()
+_answers = sa.Table(
+    "feedback_answers",
+    _tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Index("feedback_answers_by_time", "model", "at"),
+)
+_opinions = sa.Table(
+    "feedback_opinions",
+    _tables,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("caller", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.UniqueConstraint("model", "answer", "caller", "kind"),
+)
+"""number: without gaps and in the order in which transactions end, so that who has read up to one has missed none before it.
+rows: how many rows it can become."""
+
+
+class SqlFeedback:
+    """location: a path (SQLite) or a URL. taken: the number of the last opinion that a model's newest snapshot has.
+
+    Made by the first write, in a private folder. Threads and processes may share it.
+    """
+
+    def __init__(self, location: Path | str, *, taken: Callable[[str], int] = lambda model: 0, patience: float = 10.0) -> None:
+        url = url_of(location)
+        self._path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+        self._where = url.render_as_string(hide_password=True) if self._path is None else str(self._path)
+        self._taken = taken
+        self._patience = patience
+        self._engine = (
+            sqlite_engine(url, patience)
+            if self._path
+            else sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args={"connect_timeout": 10})
+        )
+        self._there = False
+
+    @classmethod
+    def beside(cls, ledger: Path | str, file: Path, *, taken: Callable[[str], int] = lambda model: 0) -> SqlFeedback:
+        """In the ledger's database where that is a server's, else in a file."""
+        shared = not isinstance(ledger, Path) and url_of(ledger).get_backend_name() != "sqlite"
+        return cls(ledger if shared else file, taken=taken)
+
+    def keep(self, answers: Sequence[GivenAnswer], *, before: datetime, most: int) -> None:
+        """See ports.FeedbackBook."""
+        rows = [{"model": a.model, "id": a.id, "at": micros(a.at), "body": a.model_dump_json()} for a in answers]
+
+        def write() -> None:
+            with self._writing() as connection:
+                for row in rows:
+                    gone = (_answers.c.model == row["model"]) & (_answers.c.id == row["id"])
+                    connection.execute(sa.delete(_answers).where(gone))
+                if rows:
+                    connection.execute(sa.insert(_answers), rows)
+                for model in {row["model"] for row in rows}:
+                    mine = _answers.c.model == model
+                    newest = sa.select(_answers.c.at).where(mine).order_by(_answers.c.at.desc()).offset(most).limit(1)
+                    beyond = connection.execute(newest).scalar()
+                    oldest = max(micros(before), int(beyond) + 1 if beyond is not None else 0)
+                    connection.execute(sa.delete(_answers).where(mine, _answers.c.at < oldest))
+
+        self._patiently(write)
+
+    def find(self, model: str, id: str) -> GivenAnswer | None:
+        """See ports.FeedbackBook."""
+        query = sa.select(_answers.c.body).where(_answers.c.model == model, _answers.c.id == id)
+        with self._reading() as connection:
+            body = connection.execute(query).scalar() if connection else None
+        return GivenAnswer.model_validate_json(body) if body is not None else None
+
+    def say(self, opinion: Opinion) -> bool:
+        """See ports.FeedbackBook."""
+        given = opinion.answer
+        its = {"model": given.model, "answer": given.id, "caller": given.caller, "kind": opinion.kind.value}
+
+        def write() -> bool:
+            with self._writing() as connection:
+                if self._path is None:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING)))
+                same = sa.select(_opinions.c.body).where(*(_opinions.c[name] == value for name, value in its.items()))
+                said = connection.execute(same).scalar()
+                if said is not None:
+                    return _repeated(Opinion.model_validate_json(said), opinion)
+                last = sa.select(sa.func.max(_opinions.c.number)).where(_opinions.c.model == given.model)
+                number = int(connection.execute(last).scalar() or 0) + 1
+                more: dict[str, Any] = {"number": number, "rows": len(rows_of(opinion)), "body": opinion.model_dump_json()}
+                connection.execute(sa.insert(_opinions), {**its, **more})
+                return True
+
+        return self._patiently(write)
+
+    def after(self, model: str, number: int, *, until: datetime | None = None) -> Iterator[tuple[int, Opinion]]:
+        """See ports.FeedbackBook."""
+        while True:
+            query = sa.select(_opinions.c.number, _opinions.c.body).where(_opinions.c.model == model, _opinions.c.number > number)
+            with self._reading() as connection:
+                ordered = query.order_by(_opinions.c.number).limit(_AT_ONCE)
+                rows = list(connection.execute(ordered)) if connection else []
+            for found, body in rows:
+                opinion = Opinion.model_validate_json(body)
+                if until is not None and opinion.at > until:
+                    return
+                number = int(found)
+                yield number, opinion
+            if len(rows) < _AT_ONCE:
+                return
+
+    def waiting(self, model: str) -> int:
+        """See ports.FeedbackBook."""
+        with self._reading() as connection:
+            if connection is None:
+                return 0
+            mine = (_opinions.c.model == model) & (_opinions.c.number > self._taken(model))
+            return int(connection.execute(sa.select(sa.func.sum(_opinions.c.rows)).where(mine)).scalar() or 0)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection | None]:
+        if not self._exists():
+            yield None
+            return
+        with self._translated(), self._engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        if not self._exists():
+            self._create()
+        with self._translated(), self._engine.execution_options(tuneline_write=True).begin() as connection:
+            yield connection
+
+    def _exists(self) -> bool:
+        if not self._there and not (self._path and not self._path.exists()):
+            with self._translated(), self._engine.connect() as connection, connection.begin():
+                self._there = sa.inspect(connection).has_table(_opinions.name)
+        return self._there
+
+    def _create(self) -> None:
+        if self._path:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+        with self._translated():
+            if self._path:
+                pragma(self._engine, "PRAGMA journal_mode=WAL")
+            with self._engine.execution_options(tuneline_write=True).begin() as connection:
+                if self._path is None:
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
+                _tables.create_all(connection)
+        self._there = True
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            with translated(self._where, file=self._path is not None, what="the store of feedback"):
+                yield
+        except IntegrityError as error:
+            raise TryLater("another process was faster", where=self._where, fix="try again") from error
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        deadline, pause = time.monotonic() + self._patience, 0.05
+        while True:
+            try:
+                return work()
+            except TryLater:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(2 * pause, 1.0)
+
+
+def _repeated(before: Opinion, now: Opinion) -> bool:
+    """False: the same was said. Raises Conflict where something else was."""
+    if (before.good, before.text, before.over) != (now.good, now.text, now.over):
+        raise Conflict("this caller has said something else of this answer before", fix="each answer is judged once by a caller")
+    return False
