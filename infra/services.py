@@ -22,6 +22,10 @@ from typing import Any
 HOST = "127.0.0.1"
 NOBODY = 65534
 DATABASES = ("ledger", "mlflow", "prefect")
+POOL = "tuneline"
+"""The work pool that the stack's worker draws from: tuneline schedule --pool tuneline hands a model's deployments to it."""
+FLOW_DAYS = 30
+"""Ended flow runs that are older go, with their logs and artifacts."""
 BUCKETS = {"mlflow": "tuneline-artifacts", "tuneline": "tuneline-data"}
 """Who may use which bucket: MLflow's server its artefacts, Tuneline its data."""
 
@@ -32,22 +36,26 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """name: of its log file too. ready: raises while the service does not answer. slow_end: may be killed at once."""
+    """name: of its log file too. ready: raises while the service does not answer. slow_end: may be killed at once. cwd: where it
+    runs; default: the stack's folder."""
 
     name: str
     command: tuple[str, ...]
     ready: Callable[[], object]
     environment: Mapping[str, str] = field(default_factory=dict)
     slow_end: bool = False
+    cwd: Path | None = None
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where a stack lives, which ports it has, and its secrets: name → value, made once."""
+    """Where a stack lives, which ports it has, and its secrets: name → value, made once. project: whose runs its worker starts;
+    None: it has no worker."""
 
     folder: Path
     ports: Mapping[str, int]
     secrets: Mapping[str, str]
+    project: Path | None = None
 
     def database(self, name: str, driver: str = "psycopg") -> str:
         """The URL of one of DATABASES, as its owner, password included."""
@@ -122,7 +130,8 @@ def postgres(stack: Stack) -> Service:
         _run(made)
         password.unlink()
     command = (*as_other, _binary("postgres"), "-D", str(data), "-p", str(stack.ports["postgres"]), "-k", str(home))
-    return Service("postgres", (*command, "-c", f"listen_addresses={HOST}"), lambda: prepare_databases(stack))
+    command = (*command, "-c", f"listen_addresses={HOST}")
+    return Service("postgres", command, lambda: prepare_databases(stack), cwd=Path("/"))
 
 
 def prepare_databases(stack: Stack) -> None:
@@ -213,12 +222,33 @@ def prefect(stack: Stack) -> Service:
         "PREFECT_API_DATABASE_CONNECTION_URL": stack.database("prefect", "asyncpg"),
         "PREFECT_SERVER_API_AUTH_STRING": f"tuneline:{stack.secrets['prefect-api']}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(FLOW_DAYS * 86400),
         "PREFECT_UI_API_URL": f"{stack.url('prefect')}/api",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
     }
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(stack.ports["prefect"]))
     return Service("prefect", command, lambda: answers(stack.url("prefect") + "/api/health"), environment)
+
+
+def worker(stack: Stack) -> Service:
+    """What starts the runs that the pool holds, each in a process of its own in the project's folder. Retraining, the monitor,
+    approvals: all that a schedule or a trigger calls for runs here."""
+    assert stack.project is not None
+    command = (sys.executable, "-m", "pipeline", "worker", "--pool", POOL)
+    return Service("worker", command, lambda: draws(stack), {**stack.settings, "DO_NOT_TRACK": "1"}, cwd=stack.project)
+
+
+def draws(stack: Stack) -> None:
+    """Raise unless a worker has told the server that it draws from the pool."""
+    import httpx
+
+    url = f"{stack.url('prefect')}/api/work_pools/{POOL}/workers/filter"
+    answer = httpx.post(url, json={}, auth=("tuneline", stack.secrets["prefect-api"]), timeout=3)
+    answer.raise_for_status()
+    if not any(one["status"] == "ONLINE" for one in answer.json()):
+        raise Unavailable(f"no worker draws from {POOL}")
 
 
 def answers(url: str) -> None:

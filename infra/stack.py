@@ -1,9 +1,10 @@
-"""The shared stack on one machine: PostgreSQL, an S3 server, MLflow and Prefect as plain processes, on loopback, with passwords.
+"""The shared stack on one machine: PostgreSQL, an S3 server, MLflow, Prefect and a worker as plain processes, on loopback, with
+passwords.
 
     python infra/stack.py up        start what is not running; says what to put into the environment
     python infra/stack.py env       the environment as shell lines: eval "$(python infra/stack.py env)"
     python infra/stack.py status    what runs, and whether it answers
-    python infra/stack.py down      stop all that `up` started; --wipe removes what they held too
+    python infra/stack.py down      stop all that `up` started, and remove logs, sockets and notes; --wipe: what they held too
 
 What the services are is services.py's knowledge. Only processes that this started are ever ended: each is noted with the time it
 was created, since a number alone may belong to somebody else by now.
@@ -20,14 +21,32 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
-from services import BUCKETS, DATABASES, PORTS, Service, Stack, Unavailable, free_ports, mlflow, postgres, prefect, s3
+from services import (
+    BUCKETS,
+    DATABASES,
+    POOL,
+    PORTS,
+    Service,
+    Stack,
+    Unavailable,
+    free_ports,
+    mlflow,
+    postgres,
+    prefect,
+    s3,
+    worker,
+)
 
 PATIENCE = 180
 """Seconds until a service that does not answer is given up."""
+MARK = "TUNELINE_STACK"
+"""In the environment of all that a stack starts: its folder."""
 SECRETS = ("postgres", *DATABASES, "mlflow-admin", "mlflow-cookies", "prefect-api", "s3-admin", *(f"s3-{who}" for who in BUCKETS))
 
 
@@ -35,19 +54,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("up", "env", "status", "down"))
     parser.add_argument("--folder", type=Path, default=Path("infra/.stack"), help="where it lives (default: %(default)s)")
+    parser.add_argument("--project", type=Path, help="up: whose runs the worker starts (default: the folder one is in)")
+    parser.add_argument("--no-worker", action="store_true", help="up: start none")
     parser.add_argument("--wipe", action="store_true", help="down: remove databases, buckets and secrets too")
     said = parser.parse_args()
     folder = said.folder.absolute()
+    project = None if said.no_worker else (said.project or Path.cwd()).absolute()
     try:
-        {"up": up, "env": env, "status": status, "down": lambda at: down(at, wipe=said.wipe)}[said.verb](folder)
+        if said.verb == "up":
+            up(folder, project)
+        elif said.verb == "down":
+            down(folder, wipe=said.wipe)
+        else:
+            {"env": env, "status": status}[said.verb](folder)
     except Unavailable as error:
         sys.exit(f"error: {error}")
 
 
-def up(folder: Path) -> None:
+def up(folder: Path, project: Path | None) -> None:
     """Start each service that is not running, one after the other, and wait until it answers. Safe to repeat."""
-    stack, running = read(folder, make=True), alive(folder)
-    for kind in (postgres, s3, mlflow, prefect):
+    stack = read(folder, make=True)
+    stack = replace(stack, project=project or stack.project)
+    write_private(folder / "stack.json", json.dumps(_said(stack), indent=1))
+    running = alive(folder)
+    for kind in kinds(stack):
         service = kind(stack)
         if service.name in running:
             print(f"{service.name:9} runs already")
@@ -59,6 +89,8 @@ def up(folder: Path) -> None:
     print(f'\nuse it:    eval "$({Path(sys.executable).name} infra/stack.py env)"')
     print(f"MLflow     {stack.url('mlflow')}   as tuneline; the password is MLFLOW_TRACKING_PASSWORD of that environment")
     print(f"Prefect    {stack.url('prefect')}   the password is PREFECT_API_AUTH_STRING")
+    if stack.project is not None:
+        print(f"worker     draws from the pool {POOL}, and works in {stack.project}")
 
 
 def env(folder: Path) -> None:
@@ -74,7 +106,7 @@ def env(folder: Path) -> None:
 def status(folder: Path) -> None:
     """Exit code 1 when something does not answer."""
     stack, running, well = read(folder), alive(folder), True
-    for kind in (postgres, s3, mlflow, prefect):
+    for kind in kinds(stack):
         service = kind(stack)
         try:
             service.ready()
@@ -88,14 +120,21 @@ def status(folder: Path) -> None:
 
 
 def down(folder: Path, *, wipe: bool = False) -> None:
-    """Stop the services, the last one started first, each with its children."""
-    running = alive(folder)
-    for name in reversed(list(running)):
-        end(running[name], at_once=noted(folder)[name]["slow_end"])
-        print(f"{name:9} stopped")
-    (folder / "processes.json").unlink(missing_ok=True)
-    if not running:
+    """Stop the services, the last one started first, each with its children, and those whose parent is dead."""
+    notes, running = noted(folder), alive(folder)
+    for name in reversed(list(notes)):
+        if name in running:
+            end(running[name], at_once=notes[name]["slow_end"])
+        print(f"{name:9} {'stopped' if name in running else 'was not running'}")
+    for left in orphans(folder):
+        end(left, at_once=True)
+    if not notes:
         print("nothing was running")
+    # Passwords are in env, and a socket or a log of what is no more helps nobody; what a service that died wrote is kept.
+    died = {name for name in notes if name not in running}
+    passing = [folder / "env", folder / "processes.json", *(folder / "postgres").glob(".s.PGSQL.*")]
+    for path in [*passing, *(log for log in folder.glob("*.log") if log.stem not in died)]:
+        path.unlink(missing_ok=True)
     if wipe:
         shutil.rmtree(folder, ignore_errors=True)
         print(f"removed   {folder}")
@@ -106,11 +145,11 @@ def start(folder: Path, service: Service) -> None:
     with log.open("ab") as output:
         process = subprocess.Popen(
             service.command,
-            env={**os.environ, **service.environment},
+            env={**os.environ, **service.environment, MARK: str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd="/" if service.name == "postgres" else folder,
+            cwd=service.cwd or folder,
             start_new_session=True,
         )
     born = psutil.Process(process.pid).create_time()
@@ -140,6 +179,18 @@ def alive(folder: Path) -> dict[str, psutil.Process]:
             if abs(process.create_time() - note["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE:
                 found[name] = process
         except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def orphans(folder: Path) -> list[psutil.Process]:
+    """What carries this stack's mark in its environment: children, too, whose parent died and cannot be asked for them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(folder):
+                found.append(process)
+        except psutil.Error:
             continue
     return found
 
@@ -174,7 +225,17 @@ def read(folder: Path, *, make: bool = False) -> Stack:
         remote = f"['remote \"stack\"']\n    url = s3://{BUCKETS['tuneline']}\n    endpointurl = {endpoint}\n"
         write_private(folder / "dvc" / "config", remote)
     said: dict[str, Any] = json.loads(path.read_text())
-    return Stack(folder, said["ports"], said["secrets"])
+    return Stack(folder, said["ports"], said["secrets"], Path(said["project"]) if said.get("project") else None)
+
+
+def _said(stack: Stack) -> dict[str, Any]:
+    """What is kept of a stack, and read again."""
+    return {"ports": stack.ports, "secrets": stack.secrets, "project": str(stack.project) if stack.project else None}
+
+
+def kinds(stack: Stack) -> list[Callable[[Stack], Service]]:
+    """The services, in the order in which each finds what it needs."""
+    return [postgres, s3, mlflow, prefect, *([worker] if stack.project is not None else [])]
 
 
 def noted(folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _MLFLOW_ADDRESSES = {
 def back_up(world: World, target: Path) -> Backup:
     """Write all that this project keeps itself into one file at `target`, which only its owner may read: keys are in it."""
     project = world.project
-    if not project.state.is_dir():
+    if not project.state.is_dir() or not any(project.state.iterdir()):
         raise Misuse("there is nothing to back up yet", where=str(project.state), fix="tuneline run")
     if target.absolute().is_relative_to(project.state):
         raise Misuse(

@@ -24,10 +24,7 @@ def open_world(params: Path) -> tuple[World, Params]:
     """The project around the current folder, and a params file, read and checked."""
     from pipeline.wiring import World, read_params
 
-    world, loaded = World.here(), read_params(params)
-    # Whoever makes a folder within it would make it too, and open to others.
-    world.project.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return world, loaded
+    return World.here(), read_params(params)
 
 
 def show(value: Any, as_json: bool, lines: Callable[[Any], list[str]]) -> None:
