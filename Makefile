@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-race drill-kill-release drill-swap drill-chaos bench-flow bench-audit bench-release bench-serve drill-ray bench-ray doctor check drill-gc drill-stack clean
+.PHONY: help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-people drill-race drill-kill-release drill-swap drill-chaos bench-flow bench-audit bench-release bench-serve drill-ray bench-ray doctor check drill-gc drill-stack clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -36,6 +36,7 @@ help:
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
 	@echo "make drill-flips  every flipped byte of a release, every other harm to it and to its ledger, is found and named (minutes)"
+	@echo "make drill-people  waits for people: vetoes, ends, signed decisions, a server and a worker killed meanwhile (minutes)"
 	@echo "make drill-race  ten thousand moves of eight processes, on SQLite and a PostgreSQL that is killed: one winner each (minutes)"
 	@echo "make drill-kill-release  SIGKILL at every change of the disk of register, promote, rollback: always a whole release (minutes)"
 	@echo "make bench-release  how long promotions and questions to a ledger of 100,000 events take (minutes)"
@@ -141,6 +142,9 @@ drill-flips: install
 drill-gate: install
 	@# Two desks, a process each: candidates of one desk share what was trained.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup tests/drills/test_drill_gate.py
+
+drill-people: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/people
 
 drill-race: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_race.py
