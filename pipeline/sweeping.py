@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ from pipeline.errors import Misuse
 from pipeline.params.sweep import stage_place, whole_numbers
 from pipeline.placing import lay_starts
 from pipeline.ports import Progress, Study, Tracker, silent
-from pipeline.trials import Bench, beside, compare, edited, tidy, train_trial, with_point
-from pipeline.wiring import World, find_base
+from pipeline.trials import Bench, beside, compare, edited, tidy, together, train_trial, with_point
+from pipeline.wiring import World, find_base, find_engine
 from pipeline.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def run_sweep(
         raise Misuse("there is nothing to try", where="sweep.space", fix="name keys of train and their ranges; see docs/sweep.md")
     _check_effects(params, text)
     kept = find_kept(world.git, params.model.name, number)
+    find_engine(world, params)  # what could not be trained is said before anything is looked up
     with one_run_at_a_time(world.project, f"{params.model.name}-sweep"), ExitStack() as stack:
         there = open_kept(world.git, world.project, kept, remote=world.settings.dvc_remote)
         splits = _splits(there, kept)
@@ -66,10 +68,11 @@ def run_sweep(
         starts = lay_starts(world, workspace, params, dirty=True)  # nothing of a sweep is released
         folder = world.project.sweeps / _identity(world, workspace, params, text, splits, starts)[:12]
         study, own = _study(folder, params), _own_point(params)
-        bench = Bench(world, params, text, workspace, splits, folder, study, own, progress)
+        bench = Bench(world, params, text, workspace, splits, folder, study, own, progress, together(params))
         parent = stack.enter_context(world.tracked(params.model.name, bench.name, {"tuneline.sweep": folder.name}))
         budget = _budget(params, trials, max_hours)
-        ended = sweep(study, lambda sitting: train_trial(bench, sitting, parent), budget, own=own, say=say)
+        train = partial(train_trial, bench, parent=parent)
+        ended = sweep(study, train, budget, own=own, say=say, at_once=bench.at_once)
         tidy(bench)
         say(ended)
         result = _write_winner(_result(bench, kept.key, ended), bench, path, out)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +49,19 @@ class Bench:
     study: Study
     own: Point | None
     progress: Progress
+    at_once: int = 1
+    """Trials that are under way together, each on a worker of a cluster."""
+
+    @contextmanager
+    def apart(self) -> Iterator[Workspace]:
+        """Where one trial is trained: the common folder, or one beside it where others are trained at the same time."""
+        if self.at_once == 1:
+            yield self.workspace
+            return
+        with self.world.scratch() as scratch:
+            made = beside(self.workspace, scratch / "run")
+            made.starts.symlink_to(self.workspace.starts.resolve())
+            yield made
 
     @property
     def name(self) -> str:
@@ -79,41 +94,43 @@ def train_trial(bench: Bench, sitting: Sitting, parent: Tracker) -> float:
     from pipeline.steps.sweep import Pruned, Watched
 
     trial, params = sitting.trial, with_point(bench.params, bench.text, sitting.trial.point)
-    if not trial.seconds:
+    if bench.at_once > 1:
+        params = params.model_copy(update={"compute": params.compute.model_copy(update={"workers": 1, "least": 1})})
+    elif not trial.seconds:
         tidy(bench)
     caps = [hours for hours in (params.train.max_hours, sitting.hours) if hours is not None and hours != float("inf")]
     capped = params.train.model_copy(update={"max_hours": min(caps, default=None)})
     chain = params.train.chain(params.model.task)
-    made = bench.workspace.training
     tags = {"mlflow.parentRunId": parent.run_id, "tuneline.trial": str(trial.number)}
-    with bench.world.tracked(params.model.name, f"{bench.name}-{trial.number:04d}", tags) as child:
-        watched = Watched(
-            child,
-            bench.study,
-            sitting,
-            measure=bench.params.sweep.measure,
-            stage=str(chain[-1].name) if len(chain) > 1 else None,
-            prunable=trial.point != bench.own,  # what the winner is held beside is trained to its end
-        )
-        trained, ended = None, "pruned"
-        try:
-            trained = train_in(
-                bench.world,
-                bench.workspace,
-                params.model_copy(update={"train": capped}),
-                watched,
-                bench.progress,
-                checkpoints=bench.checkpoints,
+    with bench.apart() as workspace:
+        with bench.world.tracked(params.model.name, f"{bench.name}-{trial.number:04d}", tags) as child:
+            watched = Watched(
+                child,
+                bench.study,
+                sitting,
+                measure=bench.params.sweep.measure,
+                stage=str(chain[-1].name) if len(chain) > 1 else None,
+                prunable=trial.point != bench.own,  # what the winner is held beside is trained to its end
             )
-            ended = "finished"
-        except Pruned:
-            pass
-        child.set_tags({"tuneline.trial.ended": ended})
-    if trained is None:
-        raise Pruned(f"trial {trial.number}")
-    shutil.rmtree(bench.adapter(trial.number), ignore_errors=True)
-    shutil.copytree(made / "adapter", bench.adapter(trial.number))
-    return _value(trained, made / "curves.jsonl", bench.params.sweep.measure)
+            trained, ended = None, "pruned"
+            try:
+                trained = train_in(
+                    bench.world,
+                    workspace,
+                    params.model_copy(update={"train": capped}),
+                    watched,
+                    bench.progress,
+                    checkpoints=bench.checkpoints,
+                )
+                ended = "finished"
+            except Pruned:
+                pass
+            child.set_tags({"tuneline.trial.ended": ended})
+        if trained is None:
+            raise Pruned(f"trial {trial.number}")
+        shutil.rmtree(bench.adapter(trial.number), ignore_errors=True)
+        shutil.copytree(workspace.training / "adapter", bench.adapter(trial.number))
+        return _value(trained, workspace.training / "curves.jsonl", bench.params.sweep.measure)
 
 
 def tidy(bench: Bench) -> None:
@@ -221,6 +238,11 @@ def _value(trained: TrainingRun, curves: Path, measure: str) -> float:
     raise Misuse(
         f"nothing was measured after step {last.kept_step}", where="sweep.measure", fix="the eval split needs rows it learns from"
     )
+
+
+def together(params: Params) -> int:
+    """How many trials may be under way at once: a worker each, unless they have stages in common, or need several to fit."""
+    return 1 if not params.far_workers or params.train.machine.shard or _shared(params) else params.far_workers
 
 
 def _shared(params: Params) -> set[str]:

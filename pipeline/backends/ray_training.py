@@ -52,6 +52,7 @@ def train(order: dict[str, Any], orders: BinaryIO, answers: BinaryIO) -> None:
             if groups:
                 told = f"workers were lost: the training goes on from its last checkpoint with {count} (beginning {begun})"
                 sender.send("log", __name__, logging.WARNING, told)
+                sender.send("set_tags", {"tuneline.ray.beginnings": str(begun), "tuneline.ray.workers": str(count)})
             groups, failed_at = begun, None
         for rank, line in lines:
             said = json.loads(line)
@@ -76,7 +77,7 @@ def train(order: dict[str, Any], orders: BinaryIO, answers: BinaryIO) -> None:
         time.sleep(_LOOK_EVERY)
 
 
-class OwnTrainer(TorchTrainer):
+class OwnTrainer(TorchTrainer):  # type: ignore[misc]
     """Without Ray Train's cleaner of placement groups: an actor that outlives its run where no dashboard answers. Ours
     go with the driver's job.
     """

@@ -7,13 +7,15 @@ Optuna, MLflow or torch.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.domain.sweeping import Point, Trial
-from pipeline.errors import Broken, CapReached, Misuse, RewardHacked, TrainingDiverged, TunelineError
+from pipeline.errors import Broken, CapReached, Misuse, RewardHacked, TrainingDiverged, TryLater, TunelineError
 from pipeline.ports import Study, Tracker
 
 ENOUGH_FAILURES = 3
@@ -39,10 +41,11 @@ class Budget:
 
 
 class Sitting:
-    """One attempt at a trial. hours: of training that it may come to, its earlier sittings included; inf: no cap."""
+    """One attempt at a trial. hours: of training that it may come to, its earlier sittings included; inf: no cap. halt: set when
+    the sweep is at an end before the trial is."""
 
-    def __init__(self, study: Study, trial: Trial, left: float) -> None:
-        self.trial = trial
+    def __init__(self, study: Study, trial: Trial, left: float, halt: threading.Event | None = None) -> None:
+        self.trial, self.halt = trial, halt or threading.Event()
         self.hours = (trial.seconds + left) / 3600
         self._study = study
         self._start = self._noted = time.monotonic()
@@ -71,6 +74,8 @@ class Watched:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
         self._tracker.log_metrics(metrics, step=step)
         self._sitting.note()
+        if self._sitting.halt.is_set():
+            raise TryLater("the sweep ended while the trial was under way", fix="run again, and it goes on")
         if step is None or not any(name.startswith(self._prefix) for name in metrics):
             return
         if self._name not in metrics:
@@ -96,27 +101,65 @@ def sweep(
     *,
     own: Point | None,
     say: Callable[[str], None],
+    at_once: int = 1,
 ) -> str:
     """Run trials until the budget is spent, and say why it ended. own: the point of the params as they are, tried first.
 
     A trial that an earlier sitting left under way is taken up again before all others. One that diverges, or whose values cannot
-    be combined, has failed and is no error. Raises Misuse when ENOUGH_FAILURES fail in a row, and what training raises otherwise.
+    be combined, has failed and is no error. at_once: so many are under way together, each in a thread of its own; which points
+    are tried then depends on who is done first too. Raises Misuse when ENOUGH_FAILURES fail in a row, and what training raises
+    otherwise, once the other trials have stopped.
     """
-    while True:
-        trials = study.trials()
-        _check_failures(trials)
-        if budget.left(spent := sum(trial.seconds for trial in trials)) <= 0:
-            return f"the budget of {_hours(budget.seconds or 0)} is spent"
-        trial = next((trial for trial in trials if trial.state == "running"), None)
-        if trial is None:
-            if len(trials) >= budget.trials:
-                return f"all {budget.trials} trials were run"
-            wanted = own if own is not None and all(trial.point != own for trial in trials) else None
-            trial = study.begin(wanted)
-            if trial is None:
-                return f"no point of the space is left that was not tried: {len(trials)} trials"
-        if not _attempt(study, Sitting(study, trial, budget.left(spent)), train, budget, say):
-            return f"the budget of {_hours(budget.seconds or 0)} is spent; trial {trial.number} goes on when it is raised"
+    halt = threading.Event()
+    under_way: dict[Future[bool], Sitting] = {}
+    ended: str | None = None
+    with ThreadPoolExecutor(at_once, thread_name_prefix="trial") as pool:
+        try:
+            while True:
+                while ended is None and len(under_way) < at_once:
+                    found = _next(study, budget, own, {sitting.trial.number for sitting in under_way.values()})
+                    if isinstance(found, str):
+                        ended = found
+                        break
+                    sitting = Sitting(study, found, budget.left(_spent(study)), halt)
+                    if at_once == 1:  # where signals arrive
+                        if not _attempt(study, sitting, train, budget, say):
+                            ended = _out_of_hours(budget, sitting)
+                        continue
+                    under_way[pool.submit(_attempt, study, sitting, train, budget, say)] = sitting
+                if not under_way:
+                    return str(ended)
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for one in done:
+                    sitting = under_way.pop(one)
+                    if not one.result():
+                        ended = _out_of_hours(budget, sitting)
+        except BaseException:
+            halt.set()
+            raise
+
+
+def _next(study: Study, budget: Budget, own: Point | None, under_way: set[int]) -> Trial | str:
+    """The next trial to sit, or why there is none."""
+    trials = study.trials()
+    _check_failures(trials)
+    if budget.left(_spent(study)) <= 0:
+        return f"the budget of {_hours(budget.seconds or 0)} is spent"
+    left = next((trial for trial in trials if trial.state == "running" and trial.number not in under_way), None)
+    if left is not None:
+        return left
+    if len(trials) >= budget.trials:
+        return f"all {budget.trials} trials were run"
+    wanted = own if own is not None and all(trial.point != own for trial in trials) else None
+    return study.begin(wanted) or f"no point of the space is left that was not tried: {len(trials)} trials"
+
+
+def _spent(study: Study) -> float:
+    return sum(trial.seconds for trial in study.trials())
+
+
+def _out_of_hours(budget: Budget, sitting: Sitting) -> str:
+    return f"the budget of {_hours(budget.seconds or 0)} is spent; trial {sitting.trial.number} goes on when it is raised"
 
 
 def _attempt(study: Study, sitting: Sitting, train: Training, budget: Budget, say: Callable[[str], None]) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -280,3 +282,51 @@ def test_more_can_be_better_and_halving_prunes(tmp_path: Path) -> None:
     trials = study.trials()
     assert {trial.state for trial in trials} == {"finished", "pruned"}
     assert ranked(trials, least=False)[0].value == max(trial.value for trial in trials if trial.value is not None)
+
+
+def test_trials_under_way_together_are_all_run_once_within_the_budget(tmp_path: Path) -> None:
+    study, meeting = open_study(tmp_path, pruning="off"), threading.Barrier(3, timeout=60)
+    most, now, lock = [0], [0], threading.Lock()
+
+    def train(sitting: Sitting) -> float:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        if sitting.trial.number < 3:
+            meeting.wait()  # which none would leave, were they one after the other
+        value = training(study)(sitting)
+        with lock:
+            now[0] -= 1
+        return value
+
+    said = sweep(study, train, Budget(7), own=OWN, say=lambda line: None, at_once=3)
+    assert said == "all 7 trials were run"
+    trials = study.trials()
+    assert [trial.number for trial in trials] == list(range(7))
+    assert {trial.state for trial in trials} == {"finished"}
+    assert trials[0].point == OWN
+    assert len({trial.key for trial in trials}) == 7
+    assert most == [3]
+
+
+def test_what_breaks_one_trial_stops_those_beside_it_and_they_are_taken_up_again(tmp_path: Path) -> None:
+    study, broken = open_study(tmp_path, pruning="off"), threading.Event()
+
+    def train(sitting: Sitting) -> float:
+        if sitting.trial.number == 0 and not broken.is_set():
+            broken.set()
+            raise TryLater("the cluster is gone")
+        watched = Watched(Silent(), study, sitting, measure="eval_loss", stage=None, prunable=False)
+        deadline = time.monotonic() + 60
+        while not done.is_set() and time.monotonic() < deadline:
+            watched.log_metrics({"loss": 1.0}, step=1)
+            time.sleep(0.01)
+        return loss(sitting.trial.point)
+
+    done = threading.Event()
+    with pytest.raises(TryLater, match="the cluster is gone"):
+        sweep(study, train, Budget(2), own=OWN, say=lambda line: None, at_once=2)
+    assert {trial.state for trial in study.trials()} == {"running"}
+    done.set()
+    assert sweep(study, train, Budget(2), own=OWN, say=lambda line: None, at_once=2) == "all 2 trials were run"
+    assert [trial.state for trial in study.trials()] == ["finished", "finished"]
