@@ -2,7 +2,7 @@
 
 Ray ends a driver's process when the cluster's head is lost, takes its signals and prints what it likes; here that harms nobody.
 It ends when the pipe that it was started with does, and Ray then ends all that it had started on the cluster. Its parent has
-ray_driver.py; who works on the cluster is ray_desk.py's and modeling/parallel/far.py's.
+ray_driver.py; who works on the cluster is ray_actors.py's and modeling/parallel/far.py's.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
-from pipeline.backends.ray_desk import Hand
+from pipeline.backends.ray_actors import Hand
 from pipeline.errors import Broken, Misuse, TryLater
 from pipeline.modeling.parallel.alike import difference, environment
 from pipeline.modeling.parallel.far import SAME

@@ -19,7 +19,7 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from pipeline.backends.ray_desk import Desk
+from pipeline.backends.ray_actors import Switchboard
 from pipeline.backends.ray_frames import hand_on
 from pipeline.backends.ray_hands import no_room
 from pipeline.errors import Broken, TryLater, TunelineError
@@ -38,16 +38,16 @@ _LOOK_EVERY = 0.3
 
 def train(order: dict[str, Any], orders: BinaryIO, answers: BinaryIO) -> None:
     """Train, and hand on what the workers say as lines of relay.py. A line `stop` in `orders` lets them stop, its end ends us."""
-    desk = ray.remote(Desk).options(num_cpus=0, label_selector=_here()).remote()
-    rounds, stop = Rounds(order, desk), threading.Event()
+    board = ray.remote(Switchboard).options(num_cpus=0, label_selector=_here()).remote()
+    rounds, stop = Rounds(order, board), threading.Event()
     threading.Thread(target=rounds.run, daemon=True).start()
-    threading.Thread(target=_hear, args=(orders, desk, stop), daemon=True).start()
+    threading.Thread(target=_hear, args=(orders, board, stop), daemon=True).start()
     sender, groups = Sender(answers, speaks=True), 0
     failed_at: float | None = None
     stopped_at: float | None = None
     while True:
         ended = rounds.ended
-        begun, count, silent, lines = ray.get(desk.take.remote(), timeout=60)
+        begun, count, silent, lines = ray.get(board.take.remote(), timeout=60)
         if begun > groups:
             if groups:
                 told = f"workers were lost: the training goes on from its last checkpoint with {count} (beginning {begun})"
@@ -89,8 +89,8 @@ class OwnTrainer(TorchTrainer):  # type: ignore[misc]
 class Rounds:
     """Begins the training, and begins it again when workers are lost. ended: why no more, None while it may."""
 
-    def __init__(self, order: dict[str, Any], desk: Any) -> None:
-        self._order, self._desk = order, desk
+    def __init__(self, order: dict[str, Any], board: Any) -> None:
+        self._order, self._board = order, board
         self.ended: TunelineError | None = None
 
     def run(self) -> None:
@@ -127,7 +127,7 @@ class Rounds:
         config = {name: order[name] for name in ("job", "run_id", "threads", "gpus", "log_level")}
         return OwnTrainer(
             tune_far,
-            train_loop_config={**config, "desk": self._desk, "environment": dict(environment())},
+            train_loop_config={**config, "board": self._board, "environment": dict(environment())},
             torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if order["gpus"] else "gloo", timeout_s=int(order["timeout"])),
             scaling_config=ScalingConfig(
                 num_workers=count,
@@ -173,9 +173,9 @@ def _here() -> dict[str, str]:
     return {ray._raylet.RAY_NODE_ID_KEY: ray.get_runtime_context().get_node_id()}
 
 
-def _hear(orders: BinaryIO, desk: Any, stop: threading.Event) -> None:
+def _hear(orders: BinaryIO, board: Any, stop: threading.Event) -> None:
     while line := orders.readline():
         if line.strip() == b"stop":
-            desk.stop.remote()
+            board.stop.remote()
             stop.set()
     os._exit(4)  # the parent is gone

@@ -240,7 +240,9 @@ def test_ends_that_nobody_wishes_for(cluster: RayCluster, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_rows_are_taken_in_alike_while_a_node_is_lost(cluster: RayCluster, tmp_path: Path) -> None:
+def test_rows_are_taken_in_alike_while_a_node_is_lost(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Chunks are handed out again when the one who had them is gone: the same bytes come out as of this machine alone."""
     from pydantic import SecretStr
 
@@ -268,13 +270,11 @@ def test_rows_are_taken_in_alike_while_a_node_is_lost(cluster: RayCluster, tmp_p
         if len(seen) == 5:
             cluster.kill("second")
 
-    before = lines.CHUNK_BYTES
-    lines.CHUNK_BYTES = 60_000
-    try:
-        took: dict[str, Any] = {"dataset": "d", "task": Task.GENERATE, "sources": [rows], "parent": None, "root": tmp_path}
+    took: dict[str, Any] = {"dataset": "d", "task": Task.GENERATE, "sources": [rows], "parent": None, "root": tmp_path}
+    with monkeypatch.context() as small:
+        small.setattr(lines, "CHUNK_BYTES", 60_000)
+        small.setattr(lines, "PIECE", 30_000)
         far = ingest(IngestParams(), folder=tmp_path / "far", engine=engine, progress=lose, **took)
-    finally:
-        lines.CHUNK_BYTES = before
     local = ingest(IngestParams(), folder=tmp_path / "local", workers=1, **took)
     assert len(seen) > 20
     assert far.digest == local.digest

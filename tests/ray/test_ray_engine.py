@@ -20,8 +20,8 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from pipeline.backends import ray_driver
+from pipeline.backends.ray_actors import Hand, Switchboard
 from pipeline.backends.ray_crew import FarCrew
-from pipeline.backends.ray_desk import Desk, Hand
 from pipeline.backends.ray_driver import Gateway, handing_on_sigterm, listen
 from pipeline.backends.ray_engine import RayEngine
 from pipeline.errors import BadInput, Broken, Misuse, TrainingDiverged, TryLater
@@ -272,20 +272,20 @@ say("failed", 0, "TryLater", "stopped by SIGTERM at step 1", None, "run again", 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_desk_hears_the_newest_group_alone() -> None:
-    desk = Desk()
-    desk.begin("a:1", 0, 2)
-    desk.begin("a:1", 1, 2)
-    assert desk.say("a:1", 0, b"one\n")
-    assert desk.take()[3] == [(0, b"one\n")]
-    assert desk.say("a:1", 0, b"two\n")
-    desk.begin("b:2", 0, 1)
-    assert not desk.say("a:1", 0, b"from one that Ray gave up\n")
-    assert desk.say("b:2", 0, b"three\n")
-    assert (desk.ask("a:1"), desk.ask("b:2")) == (LEAVE, GO)
-    desk.stop()
-    assert (desk.ask("a:1"), desk.ask("b:2")) == (LEAVE, STOP)
-    begun, count, silent_for, lines = desk.take()
+def test_the_switchboard_hears_the_newest_group_alone() -> None:
+    board = Switchboard()
+    board.begin("a:1", 0, 2)
+    board.begin("a:1", 1, 2)
+    assert board.say("a:1", 0, b"one\n")
+    assert board.take()[3] == [(0, b"one\n")]
+    assert board.say("a:1", 0, b"two\n")
+    board.begin("b:2", 0, 1)
+    assert not board.say("a:1", 0, b"from one that Ray gave up\n")
+    assert board.say("b:2", 0, b"three\n")
+    assert (board.ask("a:1"), board.ask("b:2")) == (LEAVE, GO)
+    board.stop()
+    assert (board.ask("a:1"), board.ask("b:2")) == (LEAVE, STOP)
+    begun, count, silent_for, lines = board.take()
     assert (begun, count, lines) == (2, 1, [(0, b"three\n")])
     assert silent_for >= 0
 

@@ -1,7 +1,7 @@
 """The life of one worker of a training that Ray Train started on some machine: tune with the others, tell the driver.
 
 What it does in between is training.tune, the same as in a process alone; the process group is there when it begins. All that is
-said goes through the `desk`, an actor beside the driver, and so does the word to stop. A worker that hears nothing from the desk,
+said goes through the switchboard, an actor beside the driver, and so does the word to stop. A worker that hears nothing from it,
 or whose group was replaced by a newer one, ends at once: nobody would know what it writes.
 """
 
@@ -22,29 +22,29 @@ from pipeline.modeling.parallel.alike import difference, environment
 from pipeline.modeling.parallel.relay import JOB, RESULT, TUNED, RelayLog, RelayTracker, Sender
 
 LEASE = 30.0
-"""Seconds without a word from the desk after which a worker is nobody's."""
+"""Seconds without a word from the board after which a worker is nobody's."""
 _ASK_EVERY = 1.0
 GO, STOP, LEAVE = "go", "stop", "leave"
-"""What the desk answers a worker that asks."""
+"""What the board answers a worker that asks."""
 _APART = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "ACCELERATE_TORCH_DEVICE")
 """By these libraries would take the gradients' sum and each step's rows into their own hands."""
 
 
 class Gone(SystemExit):
-    """The desk, or this worker's place at it, is no more."""
+    """The switchboard, or this worker's place at it, is no more."""
 
 
-class DeskPipe:
-    """Takes lines as a pipe to the driver would. All but progress waits until the desk has it, so that a worker that dies has
+class BoardPipe:
+    """Takes lines as a pipe to the driver would. All but progress waits until the board has it, so that a worker that dies has
     not noted as sent what never arrived."""
 
-    def __init__(self, desk: Any, group: str, rank: int) -> None:
-        self._desk, self._group, self._rank = desk, group, rank
+    def __init__(self, board: Any, group: str, rank: int) -> None:
+        self._board, self._group, self._rank = board, group, rank
 
     def write(self, line: bytes) -> None:
         import ray
 
-        taken = self._desk.say.remote(self._group, self._rank, line)
+        taken = self._board.say.remote(self._group, self._rank, line)
         if not line.startswith(b'["progress"') and not ray.get(taken):
             raise Gone(4)
 
@@ -53,19 +53,19 @@ class DeskPipe:
 
 
 def tune_far(order: dict[str, Any]) -> None:
-    """Be a worker of a training. order: what ray_gateway.py sends; JSON but for the desk.
+    """Be a worker of a training. order: what ray_gateway.py sends; JSON but for the board.
 
     An error of ours is told and ends the training; any other is raised, for Ray Train to begin again from the last checkpoint.
     """
     import ray
     from ray.train import get_context
 
-    place, desk = get_context(), order["desk"]
+    place, board = get_context(), order["board"]
     rank, count = place.get_world_rank(), place.get_world_size()
     group = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"  # another one each time that Ray Train begins
-    ray.get(desk.begin.remote(group, rank, count))
-    sender = Sender(cast(BinaryIO, DeskPipe(desk, group, rank)), speaks=rank == 0)
-    threading.Thread(target=_watch, args=(desk, group), daemon=True).start()
+    ray.get(board.begin.remote(group, rank, count))
+    sender = Sender(cast(BinaryIO, BoardPipe(board, group, rank)), speaks=rank == 0)
+    threading.Thread(target=_watch, args=(board, group), daemon=True).start()
     try:
         _check_machine(order, place.get_local_world_size())
         _tune(order, rank, sender)
@@ -97,8 +97,8 @@ def _tune(order: dict[str, Any], rank: int, sender: Sender) -> None:
     sender.send(RESULT, TUNED.dump_python(tuned, mode="json"))
 
 
-def _watch(desk: Any, group: str) -> None:
-    """Ask the desk what to do, again and again; die when it is gone."""
+def _watch(board: Any, group: str) -> None:
+    """Ask the board what to do, again and again; die when it is gone."""
     import ray
 
     from pipeline.modeling.loop.stopping import ask_to_stop
@@ -107,7 +107,7 @@ def _watch(desk: Any, group: str) -> None:
     while True:
         time.sleep(_ASK_EVERY)
         try:
-            said = ray.get(desk.ask.remote(group), timeout=LEASE / 3)
+            said = ray.get(board.ask.remote(group), timeout=LEASE / 3)
             heard = time.monotonic()
         except Exception:
             if time.monotonic() - heard > LEASE:

@@ -1,4 +1,4 @@
-"""The actors that stand on the cluster's side: the desk beside the driver, and hands that answer calls of one job.
+"""The actors that stand on the cluster's side: the switchboard beside the driver, and hands that answer calls of one job.
 
 Plain classes, made actors by ray_gateway.py and ray_hands.py. Between them and the driver go bytes: lines of JSON, and the two
 sides' own pickles of a job and its answers, as between a process and those of curation/workers.py.
@@ -16,7 +16,7 @@ from pipeline.modeling.parallel.far import GO, LEAVE, STOP
 Line = tuple[int, bytes]
 
 
-class Desk:
+class Switchboard:
     """What workers of a training say, until the driver takes it, and whether they are to go on.
 
     Of groups of workers only the newest is heard: one that Ray Train gave up may still live where nobody can reach it.
