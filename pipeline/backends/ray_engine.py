@@ -49,7 +49,7 @@ class RayEngine:
     @property
     def made_by(self) -> Mapping[str, str]:
         device = "cuda" if self._compute.gpus else "cpu"
-        return {"device": device, "threads": str(self._threads), **library_versions()}
+        return {"device": device, "threads": str(self._threads), "workers": f"ray {self.workers}", **library_versions()}
 
     def check(self) -> None:
         """Raise Misuse where something is missing, TryLater where the cluster's head does not answer."""

@@ -47,7 +47,7 @@ class Engine(Protocol):
 
     @property
     def made_by(self) -> Mapping[str, str]:
-        """What makes an adapter there: device class, threads, versions of libraries."""
+        """What makes an adapter there: device class, threads, workers, versions of libraries."""
         ...
 
     def check(self) -> None:
