@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     """PEM file of the certificate, and those between it and a root, that `tuneline serve` shows; with tls_key."""
     tls_key: Path | None = None
     """PEM file of its private key."""
+    serve_url: str | None = None
+    """The server that `tuneline monitor` puts canary prompts to, such as http://127.0.0.1:8321; default: it loads the release
+    itself (docs/monitoring.md)."""
+    serve_key: SecretStr | None = None
+    """An API key of that server, with the scope infer."""
     vllm_url: str | None = None
     """Where serve.engine vllm finds its server: an address such as http://127.0.0.1:8000."""
     vllm_key: SecretStr | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import AwareDatetime
 
@@ -45,8 +45,11 @@ class LoggedRequest(Value):
 
 
 class Measure(Value):
-    """One thing that was looked at in a window. judged: whether there was enough to say anything. fired: whether it is beyond what
-    params allow. amount: the number behind it, and what is allowed of it. p: chance of it, or of more, if nothing was wrong."""
+    """One thing that was looked at in a window.
+
+    judged: whether there was enough to say anything. fired: whether it is beyond what params allow. amount: the number behind it,
+    and what is allowed of it. p: chance of it, or of more, if nothing was wrong.
+    """
 
     what: SignalKind
     judged: bool
@@ -55,6 +58,17 @@ class Measure(Value):
     allowed: float | None = None
     p: float | None = None
     detail: str
+
+
+class CanaryPrompt(Value):
+    """A fixed question and what must be answered. Exactly one of: expect, the whole answer but for space around it; pattern, a
+    regular expression that must be found in it; fields, what a JSON answer must hold at least."""
+
+    name: str
+    asked: Asked
+    expect: str | None = None
+    pattern: str | None = None
+    fields: dict[str, Any] | None = None
 
 
 class CanaryAnswer(Value):
@@ -69,8 +83,8 @@ class MonitorReport(Record):
     """One window of one release.
 
     release: name@version. snapshot: digest of the snapshot that the release's training read; None where it is not to be had here.
-    requests, answers, errors: how many there were. seconds: median and 95th percentile. cost: of all of the window's tokens, in the
-    currency of params. inputs, outputs: aspects of what was asked and answered, compared. canaries: see CanaryAnswer.
+    requests, answers, errors: how many there were. seconds: median and 95th percentile. cost: of all of the window's tokens, in
+    the currency of params. inputs, outputs: aspects of what was asked and answered, compared. canaries: see CanaryAnswer.
     """
 
     kind: ClassVar[str] = "monitor_report"
@@ -106,8 +120,8 @@ class MonitorReport(Record):
         return next((measure for measure in self.measures if measure.what is what), None)
 
 
-class AlarmChange(Value):
-    """An alarm that began, or ended, with a window."""
+class Alarm(Value):
+    """What stands, since enough of the last windows fired. began: with the newest of them."""
 
     what: SignalKind
     release: str
@@ -116,8 +130,10 @@ class AlarmChange(Value):
 
 
 def alarm_states(fired: Sequence[bool], *, least: int, of: int) -> list[bool]:
-    """Whether an alarm stands after each window, oldest first. It begins with a window that fired when `least` of the last `of` have,
-    that one among them, and ends when fewer than `least` of the last `of` have."""
+    """Whether an alarm stands after each window, oldest first.
+
+    It begins with a window that fired when `least` of the last `of` have, that one among them, and ends when fewer have.
+    """
     states: list[bool] = []
     standing = False
     for at in range(len(fired)):

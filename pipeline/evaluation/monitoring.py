@@ -7,14 +7,19 @@ Nothing fires because a window is small.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import regex
 
-from pipeline.domain.monitoring import CanaryAnswer, Measure
+from pipeline.domain.monitoring import CanaryAnswer, CanaryPrompt, Measure
 from pipeline.domain.signals import SignalKind
 from pipeline.evaluation.drift import LEAST_ROWS
+
+_PATTERN_SECONDS = 1.0
 
 
 def quantile(values: Sequence[float], at: float) -> float:
@@ -81,3 +86,29 @@ def canaries(answers: Sequence[CanaryAnswer], *, failures: int) -> Measure:
         allowed=float(failures),
         detail=detail,
     )
+
+
+def canary_answer(prompt: CanaryPrompt, answer: str) -> CanaryAnswer:
+    """Whether an answer to a canary prompt holds, and if not why, without a word of it."""
+    why = ""
+    if prompt.expect is not None and answer.strip() != prompt.expect.strip():
+        why = "not what is expected"
+    if prompt.pattern is not None:
+        try:
+            why = "" if regex.search(prompt.pattern, answer, timeout=_PATTERN_SECONDS) else "the pattern is not in it"
+        except TimeoutError:
+            why = f"the pattern took more than {_PATTERN_SECONDS:g} s"
+    if prompt.fields is not None:
+        why = _missing(prompt.fields, answer)
+    return CanaryAnswer(name=prompt.name, passed=not why, why=why)
+
+
+def _missing(fields: dict[str, Any], answer: str) -> str:
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        return "no JSON"
+    if not isinstance(said, dict):
+        return "no JSON object"
+    wrong = sorted(name for name, value in fields.items() if name not in said or said[name] != value)
+    return f"differs in {', '.join(wrong)}" if wrong else ""

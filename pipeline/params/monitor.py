@@ -41,8 +41,8 @@ class PriceParams(Section):
 
 
 class MonitorParams(Section):
-    cron: str = "*/15 * * * *"
-    """When `tuneline schedule` looks at what was logged since."""
+    cron: str | None = None
+    """When `tuneline schedule` looks at what was logged since, such as "*/15 * * * *"; default: only `tuneline monitor` does."""
     window: WindowParams = WindowParams()
     false_alarms: Annotated[float, Field(ge=0.001, le=0.2)] = 0.01
     """Of windows in which nothing is wrong, how many may fire all the same, of each sort (drift, answers, …) by itself."""

@@ -1,7 +1,7 @@
 """Drift: are fresh rows like those before them, or like what production is asked? Judged in a report, never repaired.
 
-What is drawn is curation/drawing.py's knowledge, how sides are compared comparing.py's. What becomes of drift is for the params to
-say.
+What is drawn is curation/drawing.py's knowledge, how sides are compared comparing.py's. What becomes of drift is for the params
+to say.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Runs:
 
     def sharing(self, run: Numbers) -> Mask:
         """The runs that share a word with `run`, given by its words."""
-        found: Mask = np.isin(self.words, run[run >= 0]).any(axis=1)
+        found: Mask = np.asarray(np.isin(self.words, run[run >= 0]).any(axis=1), np.bool_)
         return found
 
 
