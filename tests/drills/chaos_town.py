@@ -151,7 +151,7 @@ class Chaos:
         """What may not be left once a run has ended: temporary files, staged rows, checkpoints of work that is kept."""
         state = self._world.project.state
         left = [path for pattern in _DEBRIS for path in state.rglob(pattern) if "prefect" not in path.parts]
-        left += [path for folder in ("staging", "scratch") for path in (state / folder).glob("*")]
+        left += [path for folder in ("staging", "scratch") for path in (state / folder).glob("*") if path.name != ".lock"]
         left += list((state / "checkpoints").rglob("complete.json"))
         self.wrong += [f"{when}: left behind: {path.relative_to(state)}" for path in left]
         git = self._world.git
