@@ -281,3 +281,31 @@ def test_rows_are_taken_in_alike_while_a_node_is_lost(
     assert far.sources[0].duplicate > 0 < far.sources[0].quarantined
     files = [{p.name: p.read_bytes() for p in (tmp_path / side).rglob("*") if p.is_file()} for side in ("far", "local")]
     assert files[0] == files[1]
+
+
+SPACE = """
+sweep:
+  trials: 2
+  pruning: "off"
+  space: {learning_rate: {low: 5.0e-4, high: 5.0e-2, log: true}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_trials_of_a_sweep_are_under_way_together(cluster: RayCluster, new_town: Callable[..., Town], tmp_path: Path) -> None:
+    town = new_town()
+    town.batch(1)
+    town("ingest")
+    params = tmp_path / "params.yaml"
+    params.write_text(PARAMS + SPACE + "compute: {engine: ray, workers: 2, patience: 300}\n")
+    said = town(f"sweep --params {params} --out {tmp_path / 'out.yaml'} --json", **cluster.environment).json
+    assert said["ended"] == "all 2 trials were run"
+    assert [trial["state"] for trial in said["trials"]] == ["finished", "finished"]
+    with contextlib.closing(sqlite3.connect(town.root / ".tuneline" / "mlflow.db")) as store:
+        asked = "SELECT start_time, end_time FROM runs WHERE name LIKE '%-sweep-%-000_' ORDER BY name"
+        (began, ended), (began_too, ended_too) = store.execute(asked).fetchall()
+    assert max(began, began_too) < min(ended, ended_too), "one had begun before the other had ended"
+    assert said["comparison"]["others"], "both adapters are there to be held beside each other"
+    assert not list((town.root / ".tuneline" / "ray").glob("*")), "nothing is left of what went well"
+    assert until(lambda: not workers_of(cluster), 60)

@@ -308,3 +308,19 @@ def test_machines_that_differ_are_told_by_what() -> None:
     assert difference(here, {**here, "torch": "1.0"}) == f"torch 1.0 instead of {here['torch'][:12]}"
     assert "code none instead" in str(difference(here, {name: value for name, value in here.items() if name != "code"}))
     assert json.dumps(here)
+
+
+def test_trials_are_under_way_together_unless_they_have_stages_in_common() -> None:
+    from pipeline.trials import together
+
+    rate = {"learning_rate": {"low": 1.0e-4, "high": 1.0e-2}}
+    ray = {"engine": "ray", "workers": 4}
+    said = {**BASE, "sweep": {"space": rate}}
+    assert together(Params.model_validate(said)) == 1
+    assert together(Params.model_validate({**said, "compute": ray})) == 4
+    assert together(Params.model_validate({**said, "compute": ray, "train": {"machine": {"shard": True}}})) == 1
+    stages = [{"name": "first"}, {"name": "second"}]
+    later = {"stages.second.learning_rate": rate["learning_rate"]}
+    chain = {**BASE, "train": {"stages": stages}, "compute": ray}
+    assert together(Params.model_validate({**chain, "sweep": {"space": later}})) == 1, "the first stage is trained once for all"
+    assert together(Params.model_validate({**chain, "sweep": {"space": rate}})) == 4
