@@ -17,7 +17,7 @@ export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-gate drill-flips drill-people drill-race drill-kill-release drill-swap drill-chaos bench-flow bench-audit bench-release bench-serve drill-ray bench-ray doctor check drill-gc drill-stack clean
+.PHONY: drill-monitor drill-week bench-planted help install demo demo-clean test test-slow lint bench bench-data bench-data-full bench-near bench-who-has bench-real bench-train bench-plan bench-continual bench-tuners bench-rlhf bench-evaluate drill-kill drill-memory drill-schedule drill-ticks drill-gate drill-flips drill-people drill-race drill-kill-release drill-swap drill-chaos bench-flow bench-audit bench-release bench-serve drill-ray bench-ray doctor check drill-gc drill-stack clean
 help:
 	@echo "make demo        the main job, end to end, on a small model that ships"
 	@echo "make test        lint, types, import contracts, tests"
@@ -35,6 +35,7 @@ help:
 	@echo "make drill-memory  a capped process that would have died ends with the same curve (minutes)"
 	@echo "make drill-kill  SIGKILL in mid-training at seeded points: same adapter bytes as without (minutes)"
 	@echo "make drill-schedule  a cron of each minute: the first tick retrains, the second finds nothing (minutes)"
+	@echo "make drill-ticks  a thousand ticks under kills, stops, wrong clocks and restarts: one candidate for each with fresh data (an hour)"
 	@echo "make drill-flips  every flipped byte of a release, every other harm to it and to its ledger, is found and named (minutes)"
 	@echo "make drill-people  waits for people: vetoes, ends, signed decisions, a server and a worker killed meanwhile (minutes)"
 	@echo "make drill-race  ten thousand moves of eight processes, on SQLite and a PostgreSQL that is killed: one winner each (minutes)"
@@ -42,6 +43,9 @@ help:
 	@echo "make bench-release  how long promotions and questions to a ledger of 100,000 events take (minutes)"
 	@echo "make bench-audit  audit verify beside sha256sum on the same files (minutes)"
 	@echo "make drill-gate  bad candidates are refused for the right reason, good ones pass (half an hour)"
+	@echo "make drill-monitor DATA=FOLDER  another assistant's questions are told as drift, fresh ones of the same kind are not (minutes)"
+	@echo "make drill-week  a scripted week: traffic, feedback, retrain, gate, approval, promotion (minutes)"
+	@echo "make bench-planted DATA=FOLDER  triggers planted in public sets: how many are found, how often in vain (minutes)"
 	@echo "make drill-swap  a hundred promotions and rollbacks under 20,000 streamed requests: none lost, none by another (minutes)"
 	@echo "make drill-chaos  the whole flow killed at two hundred changes of the disk, a server answering beside it (half an hour)"
 	@echo "make bench-flow  what the flow costs over its steps, beside Metaflow (minutes)"
@@ -136,6 +140,9 @@ drill-memory: install
 drill-schedule: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/drills/test_drill_schedule.py
 
+drill-ticks: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_ticks.py
+
 drill-flips: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_flips.py
 
@@ -164,6 +171,15 @@ drill-chaos: install
 bench-flow: install
 	$(BIN)/python -m pip install --quiet -c infra/constraints.txt --editable ".[dev,bench]"
 	$(BIN)/python bench/flow.py
+
+drill-monitor: install
+	OMP_NUM_THREADS=1 TUNELINE_REAL_DATA=$(abspath $(DATA)) $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_monitor.py
+
+drill-week: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s -m slow tests/drills/test_drill_week.py
+
+bench-planted: install
+	OMP_NUM_THREADS=1 $(BIN)/python bench/planted.py --data $(DATA)
 
 bench-serve: install
 	$(BIN)/python bench/serve.py

@@ -90,7 +90,7 @@ def zone_of(schedule: ScheduleParams) -> ZoneInfo:
 
 def _claimed(world: World, params: Params, call: Call, at: datetime, now: Callable[[], datetime]) -> Claim | RunOutcome:
     """The claim; for a scheduled tick, the turn is waited for until a newer tick is due or this one is late."""
-    model, schedule = params.model.name, params.schedule
+    model, schedule, began = params.model.name, params.schedule, time.monotonic()
     while True:
         try:
             claim = world.run_book.claim(model, call.deployment, at, lasts=schedule.lease, watch=call.scheduled)
@@ -101,7 +101,8 @@ def _claimed(world: World, params: Params, call: Call, at: datetime, now: Callab
             if not call.scheduled:
                 raise
             newest = latest_of(schedule)(now())
-            if (newest is not None and newest > at) or not 0 <= (now() - at).total_seconds() <= schedule.late_after:
+            waited = max(time.monotonic() - began, (now() - at).total_seconds())
+            if (newest is not None and newest > at) or waited > schedule.late_after:
                 return _idle(params, Ending.SKIPPED, f"{error.what}, and this tick's time is over")
         time.sleep(WAIT_SECONDS)
 

@@ -77,8 +77,9 @@ def due(
 ) -> Due:
     """Which tick a wake-up that was meant for the instant `woken_for`, and comes `now`, stands for.
 
-    latest: the last tick of the schedule at or before an instant. Where several wake-ups were missed, all of them stand for the
-    same tick, so that only the first does something. A clock that was set back makes nothing late.
+    latest: the last tick of the schedule at or before an instant. The tick is told by what the wake-up was meant for, never by
+    the clock of whoever is woken: one that is wrong can make a tick late, but not another one. A clock that was set back makes
+    nothing late.
     """
     own = latest(woken_for + _LEEWAY) or woken_for
     late = (now - own).total_seconds()
@@ -87,8 +88,7 @@ def due(
     told = f"the tick of {_said(own)} was woken {timedelta(seconds=round(late))} late"
     if catch_up == "none":
         return Due(None, f"{told}, and schedule.catch_up is none")
-    newest = latest(now) or own
-    return Due(newest, told if newest == own else f"{told}; that of {_said(newest)} stands for all that were missed")
+    return Due(own, told)
 
 
 def every(seconds: float, now: datetime) -> datetime:

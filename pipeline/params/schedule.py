@@ -76,7 +76,8 @@ class ScheduleParams(Section):
     late_after: Seconds = 3600.0
     """A tick that is woken later than this is late; catch_up says what becomes of it."""
     catch_up: Literal["latest", "none"] = "latest"
-    """latest: after a time in which nothing ran, one run stands for all that were missed. none: a late tick does nothing."""
+    """latest: of the ticks that were missed, the first to come takes all there is, and the others find nothing. none: a late tick
+    does nothing."""
     lease: Annotated[float, Field(ge=1, le=86_400)] = 60.0
     """A run whose heartbeat, every third of this, stands still for so long is taken over. One that died on this machine is taken
     over at once."""
