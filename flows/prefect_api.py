@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import ssl
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipeline.wiring import World
 PATIENCE = 3.0
 """Seconds that a command waits for an answer."""
 MOST_BYTES = 8 << 20
+BUSY = 503
 WAITS = "tuneline-approval"
 """Tag of the flow runs that wait for people."""
 LOOK_AGAIN = {"decision": "look again", "by": "", "reason": ""}
@@ -86,12 +88,24 @@ class PrefectApi:
             headers={"Content-Type": "application/json", **_credentials()},
         )
         try:
-            with urllib.request.urlopen(request, timeout=self._patience, context=_trusted(self.address)) as answer:
-                return json.loads(answer.read(MOST_BYTES))
+            return self._answer(request)
         except urllib.error.HTTPError as error:
             raise TryLater(f"Prefect answered {error.code}", where=self.address, fix="read its log; is a key needed?") from None
         except (OSError, ValueError) as error:
             raise TryLater(f"Prefect does not answer ({type(error).__name__})", where=self.address, fix="tuneline up") from None
+
+    def _answer(self, request: urllib.request.Request) -> Any:
+        """The answer; asked again while the server's database is busy, which it says with 503."""
+        deadline, pause = time.monotonic() + self._patience, 0.2
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=self._patience, context=_trusted(self.address)) as answer:
+                    return json.loads(answer.read(MOST_BYTES))
+            except urllib.error.HTTPError as error:
+                if error.code != BUSY or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause *= 2
 
 
 def run_page(address: str, run: str) -> str:

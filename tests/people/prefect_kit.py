@@ -40,9 +40,18 @@ class Served:
 
         self.desk = desk
         self.api = PrefectApi(api, patience=60.0)
+        self._forget_other_tests()
         self.deployment = str(approval_deployment(MODEL, desk.params_file, desk.params).apply())
         # As whoever serves it asks for work; until then nobody is known to serve it.
         self.api._ask("/deployments/get_scheduled_flow_runs", {"deployment_ids": [self.deployment]})
+
+    def _forget_other_tests(self) -> None:
+        """Their versions go by the same numbers, and one server serves them all."""
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            for run in self.api.flow_runs(most=200):
+                client.delete_flow_run(UUID(run.id))
 
     def seek(self, version: str, stage: str = "production") -> str | None:
         from flows.approval import seek
@@ -72,6 +81,16 @@ class Served:
                 run_flow(approval_flow, flow_run=run, parameters=run.parameters, return_type="state")
             return str(client.read_flow_run(UUID(run_id)).state.name)
 
+    def by_hand(self, version: str, stage: str) -> str:
+        """A run that somebody begins in Prefect's UI."""
+        asked = {"name": MODEL, "params_file": str(self.desk.params_file), "version": version, "stage": stage}
+        run = self.api._ask(f"/deployments/{self.deployment}/create_flow_run", {"parameters": asked})
+        return self.execute(run["id"])
+
+    def force(self, version: str, state: str) -> None:
+        body = {"state": {"type": state}, "force": True}
+        self.api._ask(f"/flow_runs/{self.runs(version)[0].id}/set_state", body)
+
     def look(self) -> None:
         """A scheduled look at all that wait."""
         from prefect.client.orchestration import get_client
@@ -81,13 +100,13 @@ class Served:
             run = client.create_flow_run_from_deployment(UUID(self.deployment), parameters=fixed)
         assert self.execute(str(run.id)) == "Completed"
 
-    def miss_a_look(self) -> None:
-        """One that was due while nobody served."""
-        self.api._ask(f"/deployments/{self.deployment}/create_flow_run", {"parameters": {"name": MODEL}})
+    def miss_a_look(self) -> str:
+        """One that was due while nobody served; its run."""
+        made = self.api._ask(f"/deployments/{self.deployment}/create_flow_run", {"parameters": {"name": MODEL}})
+        return str(made["id"])
 
-    def looks(self) -> list[Any]:
-        found = self.api.flow_runs(most=200)
-        return [run for run in found if run.deployment == self.deployment and "tuneline-approval" not in run.tags]
+    def is_there(self, run: str) -> bool:
+        return run in {one.id for one in self.api.flow_runs(most=200)}
 
     def answer(self, version: str, decision: str, by: str = "", reason: str = "") -> bool:
         """As somebody fills in the form in Prefect's UI, which sends the same."""

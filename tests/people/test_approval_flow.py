@@ -14,7 +14,7 @@ from listener import Listener, listening
 from prefect_kit import Served, server
 from typer.testing import CliRunner
 
-from flows import prefect_api
+from flows import approval, prefect_api
 from pipeline.backends import notices
 from pipeline.backends.anchors import Anchors
 from pipeline.backends.identities import new_identity
@@ -142,9 +142,9 @@ def test_a_look_reminds_ends_and_begins(desk: Desk, api: str, heard: Listener) -
     served = Served(desk, api)
     served.look()  # nobody was asked about version 1
     assert served.work("1") == "Suspended"
-    served.miss_a_look()
+    missed = served.miss_a_look()
     served.look()
-    assert len(served.looks()) == 2, "one look is enough for those that were missed"
+    assert not served.is_there(missed), "one look is enough for those that were missed"
     served.look()
     reminded = [title for title in _settled(heard, 2) if "(told " in title]
     assert reminded
@@ -162,6 +162,39 @@ def test_a_look_reminds_ends_and_begins(desk: Desk, api: str, heard: Listener) -
     command("approve", "1", "--to", "production", "--by", "bob", "--reason", "late, but yes")
     assert served.work("1") == "Ready"
     assert desk.deeds == [("approved", "1", "bob")], "params say that a person promotes"
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_died_is_started_again_and_does_nothing_twice(
+    desk: Desk, api: str, heard: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = Served(desk, api)
+    served.seek("1")
+    assert served.work("1") == "Suspended"
+    assert served.answer("1", "approve", "bob", "r")
+    served.force("1", "RUNNING")  # it was taken up, and its process died before it did anything
+    served.look()
+    assert served.states("1") == ["Running"], "it may be at it still"
+    monkeypatch.setattr(approval, "DEAD_AFTER", timedelta(0))
+    served.look()
+    assert served.states("1") == ["Scheduled"]
+    assert served.work("1") == "Promoted"
+    served.force("1", "RUNNING")  # it died just before it could say so
+    served.look()
+    assert served.work("1") == "Promoted"
+    assert desk.deeds == [("approved", "1", "bob"), ("promoted", "1", "policy")]
+    assert len(_settled(heard, 3)) == 3
+
+
+@pytest.mark.slow
+def test_a_run_begun_by_hand(desk: Desk, api: str) -> None:
+    served = Served(desk, api)
+    for version, stage in (("99", "production"), ("x" * 500, "production"), ("1", "live"), ("1", "")):
+        assert served.by_hand(version, stage) == "Failed"
+    assert served.by_hand("v1", "production") == "Suspended"
+    assert served.states("1") == ["Suspended"], "it has the tags by which it is found"
+    command("approve", "1", "--to", "production", "--by", "bob", "--reason", "r")
+    assert served.work("1") == "Promoted"
 
 
 @pytest.mark.slow

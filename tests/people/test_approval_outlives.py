@@ -21,6 +21,8 @@ from pipeline.errors import TryLater
 
 pytestmark = pytest.mark.slow
 
+LOGIN = "tuneline:only-for-this-test"
+"""The server asks for it; all who speak to it have it from the environment."""
 SERVES = """
 import sys
 from pathlib import Path
@@ -47,6 +49,8 @@ class Stage:
             **os.environ,
             "PREFECT_HOME": str(root / "prefect"),
             "PREFECT_API_URL": address,
+            "PREFECT_SERVER_API_AUTH_STRING": LOGIN,
+            "PREFECT_API_AUTH_STRING": LOGIN,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "TUNELINE_PREFECT_API": address,
             "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -110,7 +114,8 @@ def end(process: psutil.Popen, how: int = signal.SIGKILL) -> None:
     psutil.wait_procs(family, timeout=60)
 
 
-def test_servers_start_anew_and_who_serves_is_killed(tmp_path: Path) -> None:
+def test_servers_start_anew_and_who_serves_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", LOGIN)
     stage = Stage(tmp_path)
     stage.desk.register()
     stage.desk.register()
@@ -131,5 +136,9 @@ def test_servers_start_anew_and_who_serves_is_killed(tmp_path: Path) -> None:
     stage.tuneline("refuse", "2", "--to", "production", "--by", "eve", "--reason", "r")
     with stage.server(), stage.serving():
         assert stage.state("2") == "Suspended"
+        with monkeypatch.context() as stranger:
+            stranger.delenv("PREFECT_API_AUTH_STRING")
+            with pytest.raises(TryLater, match="answered 401"):
+                stage.state("2")
         until(lambda: stage.state("2") == "Refused")  # a scheduled look finds it
     assert stage.desk.deeds == [("approved", "1", "bob"), ("refused", "2", "eve")]
