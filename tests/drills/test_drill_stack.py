@@ -158,3 +158,40 @@ def test_down_leaves_no_process_port_or_socket_and_keeps_data(stack: Stack) -> N
 def test_wiping_leaves_nothing(stack: Stack) -> None:
     stack("down", "--wipe")
     assert not stack.folder.exists()
+
+
+def test_the_databases_of_containers_are_made_on_a_real_server(tmp_path: Path) -> None:
+    """The script that PostgreSQL's image runs on an empty cluster, with passwords that need quoting."""
+    from release_postgres import KillablePostgres
+
+    psql = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/psql"))), None)
+    server = KillablePostgres()
+    try:
+        import psycopg
+
+        words = {"ledger": "l'e\"d $x", "mlflow": "m\\n", "prefect": "p%20"}
+        for name, word in words.items():
+            (tmp_path / name).write_text(word)
+        url = server.url.replace("postgresql+psycopg", "postgresql")
+        admin = psycopg.conninfo.conninfo_to_dict(url)
+        env = {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGPASSWORD": str(admin["password"])}
+        env |= {
+            "POSTGRES_USER": "tuneline",
+            "SECRETS": str(tmp_path),
+            "PATH": f"{psql.parent if psql else ''}:{os.environ['PATH']}",
+        }
+        script = ROOT / "infra" / "kubernetes" / "base" / "10-databases.sh"
+        done = subprocess.run(["sh", str(script)], capture_output=True, text=True, env=env)
+        assert done.returncode == 0, done.stderr
+        where = {"host": "127.0.0.1", "port": server.port}
+        for name, word in words.items():
+            with psycopg.connect(**where, user=name, password=word, dbname=name) as connection:
+                connection.execute("CREATE EXTENSION pg_trgm")
+                connection.execute("CREATE TABLE t (n int)")
+            other = next(one for one in words if one != name)
+            with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                psycopg.connect(**where, user=name, password=word, dbname=other)
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                psycopg.connect(**where, user=name, password="postgres", dbname=name)
+    finally:
+        server.close()
