@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.domain.data import Snapshot
-from pipeline.domain.feedback import Opinion
+from pipeline.domain.feedback import Remark
 from pipeline.domain.measured import SuiteFiles
 from pipeline.errors import Misuse
 from pipeline.ports import (
@@ -121,10 +121,10 @@ class World:
 
         url = self.settings.ledger_url
         ledger = url.get_secret_value() if url else self.project.ledger
-        return SqlFeedback.beside(ledger, self.project.feedback, taken=self._opinions_taken)
+        return SqlFeedback.beside(ledger, self.project.feedback, taken=self._remarks_taken)
 
-    def _opinions_taken(self, model: str) -> int:
-        """The number of the last opinion that the snapshot of a model's head has."""
+    def _remarks_taken(self, model: str) -> int:
+        """The number of the last remark that the snapshot of a model's head has."""
         from pipeline.backends.run_folder import head_data
         from pipeline.backends.snapshots import GitDvcSnapshots
         from pipeline.backends.sources.feedback import taken_by
@@ -355,7 +355,7 @@ def take_in(
             params.ingest.model_copy(update={"sources": entries}),
             dataset=params.model.name,
             task=params.model.task,
-            sources=AllWays(staged, partial(_opinions, world, params.model.name)),
+            sources=AllWays(staged, partial(_remarks, world, params.model.name)),
             parent=parent,
             folder=folder,
             root=root,
@@ -372,7 +372,7 @@ def take_in(
         )
 
 
-def _opinions(world: World, model: str, since: int, until: datetime | None) -> Iterator[tuple[int, Opinion]]:
+def _remarks(world: World, model: str, since: int, until: datetime | None) -> Iterator[tuple[int, Remark]]:
     return world.feedback.after(model, since, until=until)
 
 

@@ -19,11 +19,11 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.backends.ledger_engines import pragma, sqlite_engine, translated, url_of
 from pipeline.backends.ledger_index import micros
-from pipeline.domain.feedback import GivenAnswer, Opinion, rows_of
+from pipeline.domain.feedback import GivenAnswer, Remark, rows_of
 from pipeline.errors import Conflict, TryLater
 
 _CREATING, _NUMBERING = 7_205_761, 7_205_762
-"""Advisory locks of PostgreSQL: tables are made, and opinions numbered, by one process after the other."""
+"""Advisory locks of PostgreSQL: tables are made, and remarks numbered, by one process after the other."""
 _AT_ONCE = 500
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ _answers = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Index("feedback_answers_by_time", "model", "at"),
 )
-_opinions = sa.Table(
-    "feedback_opinions",
+_remarks = sa.Table(
+    "feedback_remarks",
     _tables,
     sa.Column("model", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -54,7 +54,7 @@ rows: how many rows it can become."""
 
 
 class SqlFeedback:
-    """location: a path (SQLite) or a URL. taken: the number of the last opinion that a model's newest snapshot has.
+    """location: a path (SQLite) or a URL. taken: the number of the last remark that a model's newest snapshot has.
 
     Made by the first write, in a private folder. Threads and processes may share it.
     """
@@ -105,40 +105,40 @@ class SqlFeedback:
             body = connection.execute(query).scalar() if connection else None
         return GivenAnswer.model_validate_json(body) if body is not None else None
 
-    def say(self, opinion: Opinion) -> bool:
+    def say(self, remark: Remark) -> bool:
         """See ports.FeedbackBook."""
-        given = opinion.answer
-        its = {"model": given.model, "answer": given.id, "caller": given.caller, "kind": opinion.kind.value}
+        given = remark.answer
+        its = {"model": given.model, "answer": given.id, "caller": given.caller, "kind": remark.kind.value}
 
         def write() -> bool:
             with self._writing() as connection:
                 if self._path is None:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING)))
-                same = sa.select(_opinions.c.body).where(*(_opinions.c[name] == value for name, value in its.items()))
+                same = sa.select(_remarks.c.body).where(*(_remarks.c[name] == value for name, value in its.items()))
                 said = connection.execute(same).scalar()
                 if said is not None:
-                    return _repeated(Opinion.model_validate_json(said), opinion)
-                last = sa.select(sa.func.max(_opinions.c.number)).where(_opinions.c.model == given.model)
+                    return _repeated(Remark.model_validate_json(said), remark)
+                last = sa.select(sa.func.max(_remarks.c.number)).where(_remarks.c.model == given.model)
                 number = int(connection.execute(last).scalar() or 0) + 1
-                more: dict[str, Any] = {"number": number, "rows": len(rows_of(opinion)), "body": opinion.model_dump_json()}
-                connection.execute(sa.insert(_opinions), {**its, **more})
+                more: dict[str, Any] = {"number": number, "rows": len(rows_of(remark)), "body": remark.model_dump_json()}
+                connection.execute(sa.insert(_remarks), {**its, **more})
                 return True
 
         return self._patiently(write)
 
-    def after(self, model: str, number: int, *, until: datetime | None = None) -> Iterator[tuple[int, Opinion]]:
+    def after(self, model: str, number: int, *, until: datetime | None = None) -> Iterator[tuple[int, Remark]]:
         """See ports.FeedbackBook."""
         while True:
-            query = sa.select(_opinions.c.number, _opinions.c.body).where(_opinions.c.model == model, _opinions.c.number > number)
+            query = sa.select(_remarks.c.number, _remarks.c.body).where(_remarks.c.model == model, _remarks.c.number > number)
             with self._reading() as connection:
-                ordered = query.order_by(_opinions.c.number).limit(_AT_ONCE)
+                ordered = query.order_by(_remarks.c.number).limit(_AT_ONCE)
                 rows = list(connection.execute(ordered)) if connection else []
             for found, body in rows:
-                opinion = Opinion.model_validate_json(body)
-                if until is not None and opinion.at > until:
+                remark = Remark.model_validate_json(body)
+                if until is not None and remark.at > until:
                     return
                 number = int(found)
-                yield number, opinion
+                yield number, remark
             if len(rows) < _AT_ONCE:
                 return
 
@@ -147,8 +147,8 @@ class SqlFeedback:
         with self._reading() as connection:
             if connection is None:
                 return 0
-            mine = (_opinions.c.model == model) & (_opinions.c.number > self._taken(model))
-            return int(connection.execute(sa.select(sa.func.sum(_opinions.c.rows)).where(mine)).scalar() or 0)
+            mine = (_remarks.c.model == model) & (_remarks.c.number > self._taken(model))
+            return int(connection.execute(sa.select(sa.func.sum(_remarks.c.rows)).where(mine)).scalar() or 0)
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection | None]:
@@ -168,7 +168,7 @@ class SqlFeedback:
     def _exists(self) -> bool:
         if not self._there and not (self._path and not self._path.exists()):
             with self._translated(), self._engine.connect() as connection, connection.begin():
-                self._there = sa.inspect(connection).has_table(_opinions.name)
+                self._there = sa.inspect(connection).has_table(_remarks.name)
         return self._there
 
     def _create(self) -> None:
@@ -204,7 +204,7 @@ class SqlFeedback:
                 pause = min(2 * pause, 1.0)
 
 
-def _repeated(before: Opinion, now: Opinion) -> bool:
+def _repeated(before: Remark, now: Remark) -> bool:
     """False: the same was said. Raises Conflict where something else was."""
     if (before.good, before.text, before.over) != (now.good, now.text, now.over):
         raise Conflict("this caller has said something else of this answer before", fix="each answer is judged once by a caller")

@@ -1,7 +1,7 @@
-"""What people think of answers: opinions bound to the answer and to the release that gave it, and the rows they become. Pure.
+"""What people think of answers: remarks bound to the answer and to the release that gave it, and the rows they become. Pure.
 
-An opinion says one thing: how good an answer was, what it should have been, or that it was better than another. One caller says
-each of them once of an answer. How opinions are kept is backends/feedback.py's subject, how they are taken into a snapshot
+An remark says one thing: how good an answer was, what it should have been, or that it was better than another. One caller says
+each of them once of an answer. How remarks are kept is backends/feedback.py's subject, how they are taken into a snapshot
 backends/sources/feedback.py's.
 """
 
@@ -19,7 +19,7 @@ ORIGIN = "feedback"
 CALLER_DIGITS = 12
 
 
-class OpinionKind(StrEnum):
+class RemarkKind(StrEnum):
     GOOD = "good"
     """A thumb: up or down."""
     CORRECTED = "corrected"
@@ -51,12 +51,12 @@ class GivenAnswer(Value):
         return digest_value(self.asked)
 
 
-class Opinion(Value):
+class Remark(Value):
     """One thing that a caller said of an answer. good: of a thumb. text: the corrected answer, or the other answer of a
     preference, which `over` names. comment: what was said beside it; for people, never learned from."""
 
     answer: GivenAnswer
-    kind: OpinionKind
+    kind: RemarkKind
     at: AwareDatetime
     good: bool | None = None
     text: str | None = None
@@ -78,27 +78,27 @@ def origin_of(caller: str) -> str:
     return f"{ORIGIN}/{caller}"
 
 
-def rows_of(opinion: Opinion) -> list[tuple[str, dict[str, Any]]]:
-    """(format, row) of what a model can learn from an opinion: see docs/formats.md for the formats.
+def rows_of(remark: Remark) -> list[tuple[str, dict[str, Any]]]:
+    """(format, row) of what a model can learn from a remark: see docs/formats.md for the formats.
 
     A thumb is a row of feedback; for a classifier, a thumb up confirms the label. A correction is an answer to learn, and a pair
     in which it is preferred to what was answered. A preference is a pair. What equals itself teaches nothing.
     """
-    given = opinion.answer
+    given = remark.answer
     meta = {"answer_id": given.id, "release": given.release}
     if given.labels:
-        label = opinion.text if opinion.kind is OpinionKind.CORRECTED else given.answered if opinion.good else None
+        label = remark.text if remark.kind is RemarkKind.CORRECTED else given.answered if remark.good else None
         return [("classification", {"text": given.asked, "label": label, **meta})] if label else []
     asked = given.asked if isinstance(given.asked, list) else [{"role": "user", "content": given.asked}]
-    if opinion.kind is OpinionKind.GOOD:
-        return [("feedback", {"messages": [*asked, _said(given.answered)], "label": bool(opinion.good), **meta})]
-    if opinion.text is None or opinion.text == given.answered:
+    if remark.kind is RemarkKind.GOOD:
+        return [("feedback", {"messages": [*asked, _said(given.answered)], "label": bool(remark.good), **meta})]
+    if remark.text is None or remark.text == given.answered:
         return []
-    if opinion.kind is OpinionKind.PREFERRED:
-        return [("preference", {"prompt": asked, "chosen": _said(given.answered), "rejected": _said(opinion.text), **meta})]
+    if remark.kind is RemarkKind.PREFERRED:
+        return [("preference", {"prompt": asked, "chosen": _said(given.answered), "rejected": _said(remark.text), **meta})]
     return [
-        ("chat", {"messages": [*asked, _said(opinion.text)], **meta}),
-        ("preference", {"prompt": asked, "chosen": _said(opinion.text), "rejected": _said(given.answered), **meta}),
+        ("chat", {"messages": [*asked, _said(remark.text)], **meta}),
+        ("preference", {"prompt": asked, "chosen": _said(remark.text), "rejected": _said(given.answered), **meta}),
     ]
 
 

@@ -13,7 +13,7 @@ from pipeline.backends.feedback import SqlFeedback
 from pipeline.backends.personal_data import PatternPersonalData
 from pipeline.curation.redaction import redact
 from pipeline.domain.data import Task
-from pipeline.domain.feedback import GivenAnswer, Opinion, OpinionKind, rows_of
+from pipeline.domain.feedback import GivenAnswer, Remark, RemarkKind, rows_of
 from pipeline.params.serve import FeedbackParams
 from pipeline.serving.http.feedback import FeedbackDesk
 from pipeline.serving.http.keeping import Keeper
@@ -52,8 +52,8 @@ def desk(engine: TinyEngine, tmp_path: Path, book: SqlFeedback, keeper: Keeper) 
         yield running
 
 
-def said(book: SqlFeedback) -> list[Opinion]:
-    return [opinion for _, opinion in book.after("desk", 0)]
+def said(book: SqlFeedback) -> list[Remark]:
+    return [remark for _, remark in book.after("desk", 0)]
 
 
 def test_a_corrected_answer_becomes_an_answer_to_learn_and_a_pair(desk: Running, book: SqlFeedback, keeper: Keeper) -> None:
@@ -61,12 +61,12 @@ def test_a_corrected_answer_becomes_an_answer_to_learn_and_a_pair(desk: Running,
     corrected = "Ask bob@example.org instead."
     status, _, told = desk.ask("/v1/feedback", {"id": answer["id"], "corrected": corrected, "comment": "ada@example.org left"})
     assert (status, told["release"], told["corrected"]) == (200, "desk@7", True)
-    [opinion] = said(book)
-    given = opinion.answer
+    [remark] = said(book)
+    given = remark.answer
     assert (given.release, given.digest, given.id) == ("desk@7", "7" * 64, answer["id"])
     assert given.asked == [{"role": "user", "content": "Write to <EMAIL>, please."}]
-    assert (opinion.text, opinion.comment) == ("Ask <EMAIL> instead.", "<EMAIL> left")
-    (format, learned), (pair_format, pair) = rows_of(opinion)
+    assert (remark.text, remark.comment) == ("Ask <EMAIL> instead.", "<EMAIL> left")
+    (format, learned), (pair_format, pair) = rows_of(remark)
     assert (format, pair_format) == ("chat", "preference")
     assert learned["messages"][-1] == {"role": "assistant", "content": "Ask <EMAIL> instead."}
     assert pair["rejected"]["content"] == answer["choices"][0]["message"]["content"]
@@ -105,12 +105,12 @@ def test_an_answer_is_judged_once_and_by_who_asked(engine: TinyEngine, tmp_path:
         assert desk.ask("/v1/feedback", {"id": id, "good": False}, **eve)[0] == 404, "another's answer is not there"
         assert desk.ask("/v1/feedback", {"id": "chatcmpl-none", "good": False}, **eve)[0] == 404
         assert desk.ask("/v1/feedback", {"id": id, "good": True}, **ada)[0] == 200
-        assert desk.ask("/v1/feedback", {"id": id, "good": True}, **ada)[0] == 200, "a retry is no second opinion"
+        assert desk.ask("/v1/feedback", {"id": id, "good": True}, **ada)[0] == 200, "a retry is no second remark"
         status, _, error = desk.ask("/v1/feedback", {"id": id, "good": False}, **ada)
         assert (status, error["error"]["code"]) == (409, "already_given")
         assert desk.ask("/v1/feedback", {"id": id, "corrected": "Oslo."}, **ada)[0] == 200, "that is another thing to say"
         assert desk.engine.good[id] is True
-        assert [opinion.kind for opinion in said(book)] == [OpinionKind.GOOD, OpinionKind.CORRECTED]
+        assert [remark.kind for remark in said(book)] == [RemarkKind.GOOD, RemarkKind.CORRECTED]
         assert desk.ask("/v1/feedback", {"id": id, "good": True})[0] == 401
 
 
@@ -153,7 +153,7 @@ def test_a_label_is_corrected_to_a_label(engine: TinyEngine, tmp_path: Path, boo
         assert desk.ask("/v1/feedback", {"id": ids[0], "corrected": "planet"})[0] == 400, "one made-up label would end the run"
         assert desk.ask("/v1/feedback", {"id": ids[0], "corrected": "other"})[0] == 200
         assert desk.ask("/v1/feedback", {"id": ids[1], "good": True})[0] == 200
-    rows = [rows_of(opinion) for opinion in said(book)]
+    rows = [rows_of(remark) for remark in said(book)]
     assert [(format, row["text"], row["label"]) for [(format, row)] in rows] == [
         ("classification", "Oslo", "other"),
         ("classification", "Norway", told["data"][1]["label"]),
@@ -175,14 +175,14 @@ def test_answers_are_kept_for_a_while_and_no_more_than_so_many(book: SqlFeedback
     assert book.find("other", "a-3") is None
 
 
-def test_opinions_are_numbered_by_model_and_waiting_counts_their_rows(tmp_path: Path) -> None:
+def test_remarks_are_numbered_by_model_and_waiting_counts_their_rows(tmp_path: Path) -> None:
     taken = {"desk": 0}
     book = SqlFeedback(tmp_path / "feedback.db", taken=lambda model: taken.get(model, 0))
     assert book.waiting("desk") == 0
     now = datetime.now(UTC)
     for number, model in ((0, "desk"), (1, "other"), (2, "desk")):
         given = answer(number, now, model)
-        assert book.say(Opinion(answer=given, kind=OpinionKind.CORRECTED, at=now + timedelta(seconds=number), text="better"))
+        assert book.say(Remark(answer=given, kind=RemarkKind.CORRECTED, at=now + timedelta(seconds=number), text="better"))
     assert [number for number, _ in book.after("desk", 0)] == [1, 2]
     assert [number for number, _ in book.after("desk", 0, until=now)] == [1]
     assert book.waiting("desk") == 4

@@ -1,5 +1,5 @@
 """What people said of answers, as files of rows in staging: one for each caller and format, so that each caller's share of the
-data can be told. What rows mean is curation's knowledge; which opinions become which rows is domain/feedback.py's.
+data can be told. What rows mean is curation's knowledge; which remarks become which rows is domain/feedback.py's.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from typing import Any
 
 from pipeline.backends.sources.staged_rows import StagedRows
 from pipeline.domain.data import Snapshot, SourceFile
-from pipeline.domain.feedback import Opinion, from_users, origin_of, rows_of
+from pipeline.domain.feedback import Remark, from_users, origin_of, rows_of
 from pipeline.params.ingest import Reading, SourceParams
 from pipeline.ports import Found
 
-Opinions = Callable[[int, datetime | None], Iterable[tuple[int, Opinion]]]
-"""(the number of the last opinion that was taken, until when) → opinions since, numbered, in their order."""
+Remarks = Callable[[int, datetime | None], Iterable[tuple[int, Remark]]]
+"""(the number of the last remark that was taken, until when) → remarks since, numbered, in their order."""
 
 
 def fetch_feedback(
     entry: SourceParams,
     reading: Reading,
     folder: Path,
-    opinions: Opinions,
+    remarks: Remarks,
     *,
     as_of: datetime | None,
     earlier: Sequence[SourceFile],
     limit: int,
 ) -> Iterator[Found]:
-    """The opinions that no earlier source holds. limit: bytes that the rows of one file may take."""
+    """The remarks that no earlier source holds. limit: bytes that the rows of one file may take."""
     since = last_taken(earlier)
     files: dict[tuple[str, str], StagedRows] = {}
     last, at = since, 0.0
-    for number, opinion in opinions(since, as_of):
-        last, at = number, max(at, opinion.at.timestamp())
-        for format, row in rows_of(opinion):
-            key = opinion.answer.caller, format
+    for number, remark in remarks(since, as_of):
+        last, at = number, max(at, remark.at.timestamp())
+        for format, row in rows_of(remark):
+            key = remark.answer.caller, format
             if key not in files:
                 place = folder / f"{len(files):06d}"
                 place.mkdir()
@@ -61,7 +61,7 @@ _PLAIN: dict[str, Any] = {
 
 
 def last_taken(sources: Iterable[SourceFile]) -> int:
-    """The number of the last opinion that sources hold; 0 for none."""
+    """The number of the last remark that sources hold; 0 for none."""
     marks = [source.watermark for source in sources if from_users(source.origin) and source.watermark]
     return max((int(json.loads(mark)) for mark in marks), default=0)
 

@@ -19,18 +19,18 @@ from pipeline.params.ingest import IngestParams, SourceParams
 from pipeline.ports import Found
 
 if TYPE_CHECKING:
-    from pipeline.backends.sources.feedback import Opinions
+    from pipeline.backends.sources.feedback import Remarks
 
 
 class AllWays:
     """Sources (see ports/rows.py) that puts what it unpacks and fetches below `staging`, an empty folder the caller removes.
 
-    opinions: what people said of a model's answers, for entries that ask for feedback; None where there is none to be had.
+    remarks: what people said of a model's answers, for entries that ask for feedback; None where there is none to be had.
     """
 
-    def __init__(self, staging: Path, opinions: Opinions | None = None) -> None:
+    def __init__(self, staging: Path, remarks: Remarks | None = None) -> None:
         self._staging = staging
-        self._opinions = opinions
+        self._remarks = remarks
         self._folders = 0
 
     def find(
@@ -69,9 +69,9 @@ class AllWays:
         if entry.feedback:
             from pipeline.backends.sources.feedback import fetch_feedback
 
-            opinions = self._opinions or (lambda since, until: ())
+            remarks = self._remarks or (lambda since, until: ())
             limit = params.max_staged_bytes
-            return fetch_feedback(entry, reading, self._folder(), opinions, as_of=as_of, earlier=earlier, limit=limit)
+            return fetch_feedback(entry, reading, self._folder(), remarks, as_of=as_of, earlier=earlier, limit=limit)
         from pipeline.backends.sources.hub import find_dataset
 
         return find_dataset(entry, reading, root=root, earlier=earlier, limit=params.max_staged_bytes)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.domain.feedback import GivenAnswer, Opinion, OpinionKind, caller_digest
+from pipeline.domain.feedback import GivenAnswer, Remark, RemarkKind, caller_digest
 from pipeline.errors import Conflict, TryLater
 from pipeline.params.serve import FeedbackParams
 from pipeline.ports import FeedbackBook
@@ -147,7 +147,7 @@ class FeedbackDesk:
             self._check_asker(said.id, who)
             self._thumb(said.id, said.good)
             return {**shown, "good": said.good}
-        release = await asyncio.to_thread(self._keep_opinions, said, who)
+        release = await asyncio.to_thread(self._keep_remarks, said, who)
         told = {"good": said.good, "corrected": said.corrected is not None or None, "over": said.over}
         return {**shown, "release": release, **{name: value for name, value in told.items() if value is not None}}
 
@@ -157,7 +157,7 @@ class FeedbackDesk:
         if not known:
             raise _unknown(id)
 
-    def _keep_opinions(self, said: Said, who: str) -> str:
+    def _keep_remarks(self, said: Said, who: str) -> str:
         """Bind what was said to its answer and keep it; the release that gave the answer."""
         assert self._book is not None
         given = self._find(said.id, who)
@@ -167,17 +167,17 @@ class FeedbackDesk:
         if said.corrected is not None and given.labels and said.corrected not in given.labels:
             raise bad(f"corrected must be one of the {len(given.labels)} labels of {given.release}", "corrected")
         comment = self._redact(said.comment) if said.comment is not None else None
-        now, opinions = datetime.now(UTC), []
+        now, remarks = datetime.now(UTC), []
         if said.corrected is not None:
             text = said.corrected if given.labels else self._redact(said.corrected)
-            opinions.append(Opinion(answer=given, kind=OpinionKind.CORRECTED, at=now, text=text, comment=comment))
+            remarks.append(Remark(answer=given, kind=RemarkKind.CORRECTED, at=now, text=text, comment=comment))
         if other is not None:
-            kind, text = OpinionKind.PREFERRED, other.answered
-            opinions.append(Opinion(answer=given, kind=kind, at=now, text=text, over=other.id, comment=comment))
+            kind, text = RemarkKind.PREFERRED, other.answered
+            remarks.append(Remark(answer=given, kind=kind, at=now, text=text, over=other.id, comment=comment))
         if said.good is not None:
-            opinions.append(Opinion(answer=given, kind=OpinionKind.GOOD, at=now, good=said.good, comment=comment))
+            remarks.append(Remark(answer=given, kind=RemarkKind.GOOD, at=now, good=said.good, comment=comment))
         try:
-            fresh = [self._book.say(opinion) for opinion in opinions]
+            fresh = [self._book.say(remark) for remark in remarks]
         except Conflict as error:
             raise Problem(409, "already_given", error.what, param="id") from None
         except TryLater as error:
