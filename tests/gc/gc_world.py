@@ -26,6 +26,7 @@ from pipeline.domain.gating import Outcome
 from pipeline.domain.proof import AuditReport
 from pipeline.domain.retention import Collected
 from pipeline.params import Params
+from pipeline.ports import Progress, silent
 from pipeline.settings import Settings
 from pipeline.steps import audit
 from pipeline.steps.register import register
@@ -142,8 +143,10 @@ class Desk(ReleaseWorld):
                 place.write_bytes(content)
         return md5
 
-    def collect(self, params: Params = PARAMS, *, dry: bool = False, now: datetime = LATER) -> Collected:
-        return collect(World(self.checkout, Settings()), params, dry=dry, now=now)
+    def collect(
+        self, params: Params = PARAMS, *, dry: bool = False, now: datetime = LATER, progress: Progress = silent
+    ) -> Collected:
+        return collect(World(self.checkout, Settings()), params, dry=dry, now=now, progress=progress)
 
     def verify(self, version: str) -> AuditReport:
         return audit.verify(version, model=MODEL, stages=STAGES, ledger=self.ledger, registry=self.registry, archive=self.archive)

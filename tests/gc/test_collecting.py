@@ -117,7 +117,19 @@ def test_killed_anywhere_it_is_finished_by_the_next(desk: Desk) -> None:
         done = desk.killed(at)
         assert done.returncode == -9, done.stderr
         assert all(desk.verify(version).ok for version in "1234"), "a kill must not harm a release"
-    left = desk.collect()
+    moved: list[str] = []
+
+    def meanwhile(_: str, done: int, __: int) -> None:
+        """Promotions and rollbacks wait for nobody."""
+        if done == 2:
+            desk.promote("4")
+            moved.append(desk.ledger.holder(MODEL, "production") or "")
+        if done == 4:
+            desk.rollback()
+            moved.append(desk.ledger.holder(MODEL, "production") or "")
+
+    left = desk.collect(progress=meanwhile)
+    assert moved == ["4", "3"]
     assert 0 < len(left.freed) < whole
     assert desk.collect().freed == (), "a second time finds nothing"
 
