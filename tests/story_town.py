@@ -60,12 +60,12 @@ class Town:
     def start(self, command: str, **environment: str) -> WarmProcess:
         return WarmProcess(["pipeline", *shlex.split(command)], cwd=self.root, env={**os.environ, **environment})
 
-    def batch(self, week: int, rows: int = 260, name: str | None = None) -> Path:
+    def batch(self, week: int, rows: int = 260, name: str | None = None, seed: int = 7) -> Path:
         target = self.root / "inbox" / (name or f"week{week}.jsonl")
         target.parent.mkdir(exist_ok=True)
         maker = ROOT / "examples" / "helpdesk" / "make_batches.py"
-        command = [sys.executable, str(maker), "--week", str(week), "--rows", str(rows), "--seed", "7", "--out", str(target)]
-        subprocess.run(command, check=True)
+        said = ["--week", str(week), "--rows", str(rows), "--seed", str(seed), "--out", str(target)]
+        subprocess.run([sys.executable, str(maker), *said], check=True)
         return target
 
     def git(self, *words: str) -> str:
