@@ -158,8 +158,7 @@ def _drift(world: World, params: Params, asked: Wanted, since: datetime | None) 
 
 def _feedback(world: World, params: Params) -> int:
     """Rows of feedback that no snapshot has."""
-    store = getattr(world, "feedback", None)
-    return int(store.waiting(params.model.name)) if store is not None and params.schedule.triggers.feedback else 0
+    return world.feedback.waiting(params.model.name) if params.schedule.triggers.feedback else 0
 
 
 def _named_files(section: Any, root: Path) -> set[tuple[str, int, int]]:

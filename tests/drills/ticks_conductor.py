@@ -41,7 +41,7 @@ class Worker:
 @dataclass
 class Conductor:
     """near and far: how many workers see one another's processes, and how many are as on other machines. harm: the share of ticks
-    at which somebody comes to harm, places and ways: where in a run, and how. restart: restarts the database; None where there is none to restart."""
+    at which somebody comes to harm; places and ways: where in a run, and how. restart: restarts the database, if one can."""
 
     place: Place
     seed: int
