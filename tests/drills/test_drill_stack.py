@@ -48,6 +48,11 @@ class Stack:
             [sys.executable, "-m", "pipeline", *words], cwd=self.project, capture_output=True, text=True, env=env
         )
 
+    def prefect(self) -> httpx.Client:
+        env = self.environment
+        user, password = env["PREFECT_API_AUTH_STRING"].split(":")
+        return httpx.Client(base_url=env["TUNELINE_PREFECT_API"], auth=(user, password), timeout=30)
+
     def processes(self) -> list[psutil.Process]:
         """All that still carries the stack's mark, and every server of it by its ports."""
         found = []
@@ -117,8 +122,7 @@ def test_a_model_is_handed_to_the_pool_and_the_worker_runs_it(stack: Stack) -> N
     done = stack.tuneline("schedule", "--pool", "tuneline")
     assert done.returncode == 0, done.stderr
     assert "desk-scheduled" in done.stdout
-    env = stack.environment
-    client = httpx.Client(base_url=env["TUNELINE_PREFECT_API"], auth=tuple(env["PREFECT_API_AUTH_STRING"].split(":")), timeout=30)
+    client = stack.prefect()
     made = client.get("/deployments/name/retrain/desk-scheduled").json()
     run = client.post(f"/deployments/{made['id']}/create_flow_run", json={}).json()
     deadline = time.monotonic() + 240
@@ -129,6 +133,23 @@ def test_a_model_is_handed_to_the_pool_and_the_worker_runs_it(stack: Stack) -> N
         time.sleep(2)
     assert state["type"] in ("COMPLETED", "FAILED"), state
     assert "PENDING" not in state["type"], "the worker took it"
+
+
+def test_gc_takes_ended_flow_runs_off_the_server_and_those_alone(stack: Stack) -> None:
+    """Those of this model that ended longer ago than params keep them; here, at once."""
+    (stack.project / "at-once.yaml").write_text(f"{PARAMS}retention: {{flow_days: 0.0}}\n")
+    client = stack.prefect()
+    before = client.post("/flow_runs/count", json={}).json()
+    assert before > 0
+    dry = stack.tuneline("gc", "--params", "at-once.yaml", "--dry-run", "--json")
+    assert dry.returncode == 0, dry.stderr
+    assert json.loads(dry.stdout)["left"] == []
+    assert json.loads(dry.stdout)["totals"]["flow run"][0] > 0
+    assert client.post("/flow_runs/count", json={}).json() == before
+    assert stack.tuneline("gc", "--params", "at-once.yaml").returncode == 0
+    ended = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED"]}}}}
+    left = client.post("/flow_runs/filter", json=ended).json()
+    assert [run["name"] for run in left if run["parameters"].get("name") == "desk"] == []
 
 
 def test_what_dies_is_told_and_started_again(stack: Stack) -> None:

@@ -111,6 +111,15 @@ def test_days_of_requests_that_are_over_go(desk: Desk) -> None:
     assert [one.what for one in desk.collect(dry=True).freed if one.sort == "requests"] == [old]
 
 
+def test_windows_of_the_monitor_go_but_the_newest(desk: Desk) -> None:
+    folder = desk.project.monitor / MODEL / "000003"
+    folder.mkdir(parents=True)
+    for number in range(1, 404):
+        (folder / f"window-{number:06d}.json").write_text("{}")
+    found = [one.what for one in desk.collect(dry=True).freed if one.sort == "window of the monitor"]
+    assert found == [f"window-{number:06d}.json" for number in (1, 2, 3)]
+
+
 def test_killed_anywhere_it_is_finished_by_the_next(desk: Desk) -> None:
     whole = len(desk.collect(dry=True).freed)
     for at in (whole // 2,):
