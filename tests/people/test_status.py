@@ -54,7 +54,7 @@ def test_nothing_yet(desk: Desk) -> None:
     assert found["stages"] == {"staging": None, "production": None}
     assert (found["waiting"], found["runs"], found["running"], found["unknown"]) == ([], [], None, [])
     assert "production  nobody" in screen()
-    assert not list((desk.root / ".tuneline").iterdir()), "a look makes nothing"
+    assert not list((desk.root / ".tuneline").rglob("*")), "a look makes nothing"
 
 
 def test_who_holds_what_since_when_by_whom_and_why(desk: Desk) -> None:
