@@ -57,3 +57,19 @@ def gone(address: str, why: str) -> TryLater:
     """The cluster was there and is not any more."""
     fix = "see that it runs, and run again: what is finished stays, and a training goes on from its last checkpoint"
     return TryLater(f"the Ray cluster is gone: {why}", where=address, fix=fix)
+
+
+def plainly(error: BaseException, address: str) -> BaseException:
+    """The error as a run is to see it: what Ray says of a head or an actor beside us that is lost means: later."""
+    from ray import exceptions
+
+    lost = (
+        exceptions.RayActorError,
+        exceptions.RaySystemError,
+        exceptions.LocalRayletDiedError,
+        exceptions.NodeDiedError,
+        exceptions.ObjectLostError,
+        exceptions.RpcError,
+        exceptions.GetTimeoutError,
+    )
+    return gone(address, " ".join(str(error).split())[:300]) if isinstance(error, lost) else error

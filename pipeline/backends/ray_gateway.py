@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.backends.ray_connection import connect, watch_head
+from pipeline.backends.ray_connection import connect, plainly, watch_head
 from pipeline.backends.ray_frames import FATAL, OURSELVES, hand_on, read_frame, write_frame
 from pipeline.errors import Broken, TunelineError
 from pipeline.modeling.parallel.relay import failure
@@ -33,9 +33,8 @@ def serve(mode: str) -> None:
     said = orders.readline()
     if not said:
         return
-    tell = _teller(mode, answers)
+    tell, order = _teller(mode, answers), json.loads(said)
     try:
-        order = json.loads(said)
         threading.Thread(target=watch_head, args=(order["address"], tell), daemon=True).start()
         connect(order["address"], Path(order["log"]))
         if mode == "tune":
@@ -44,7 +43,8 @@ def serve(mode: str) -> None:
             train(order, orders, answers)
         else:
             lend(order, orders, answers)
-    except BaseException as error:
+    except BaseException as raised:
+        error = plainly(raised, order["address"])
         tell(error)
         os._exit(error.exit_code if isinstance(error, TunelineError) else 4)
     answers.flush()
