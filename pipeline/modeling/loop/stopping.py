@@ -14,7 +14,6 @@ from pathlib import Path
 from pipeline.errors import Broken, TunelineError
 from pipeline.modeling.loop.micro import memory_ran_out
 
-
 _ASKED = threading.Event()
 
 
