@@ -155,7 +155,20 @@ def _rows(model: type[BaseModel], above: str = "") -> Iterator[str]:
             yield from _rows(field.annotation, f"{above}{key}.")
             continue
         meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
+        if section := _optional(field.annotation):
+            default = "nothing" if field.default is None else "the keys below"
+            about = meaning or (section.__doc__ or "").replace("\n", " ").strip()
+            yield f"| `{above}{key}` | the keys below, or nothing | {default} | {about} |\n"
+            yield from _rows(section, f"{above}{key}.")
+            continue
         yield f"| `{above}{key}` | {_values(field)} | {_default(field)} | {meaning} |\n"
+
+
+def _optional(kind: Any) -> type[Section] | None:
+    """The section that a key holds or not."""
+    arguments = typing.get_args(kind)
+    found = [one for one in arguments if isinstance(one, type) and issubclass(one, Section)]
+    return found[0] if len(arguments) == 2 and type(None) in arguments and found and found[0] not in ENTRIES else None
 
 
 def _values(field: FieldInfo) -> str:

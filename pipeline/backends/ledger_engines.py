@@ -29,7 +29,8 @@ def translated(where: str, *, file: bool, what: str = "the ledger") -> Iterator[
         said = str(error.orig if isinstance(error, DBAPIError) else error).splitlines()[0]
         if not file:
             raise TryLater(f"{what} does not answer: {said}", where=where, fix="try again") from error
-        if "locked" in said or "busy" in said:
+        # "locking protocol": whoever opens or closes the file just now was stopped, or is slow.
+        if "locked" in said or "busy" in said or "locking protocol" in said:
             raise TryLater(f"{what} is locked: {said}", where=where, fix="try again") from error
         if any(sign in said for sign in ("malformed", "not a database", "decode", "no such table", "no such column")):
             raise Tampered(f"the file is damaged, or is not {what}: {said}", where=where, fix=RESTORE) from error

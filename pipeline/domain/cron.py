@@ -45,8 +45,9 @@ class Cron(NamedTuple):
             raise ValueError(f"{text[:60]!r} is no cron; write five fields, such as 0 3 * * *")
         bounds = ((0, 59, ()), (0, 23, ()), (1, 31, ()), (1, 12, _MONTHS), (0, 7, _WEEK))
         sets = [_field(field, low, high, names) for field, (low, high, names) in zip(fields, bounds, strict=True)]
-        week = frozenset(day % 7 for day in sets[4])
-        made = cls(*sets[:4], week, not fields[2].startswith("*") and not fields[4].startswith("*"))
+        minutes, hours, days, months, week = sets
+        either = not fields[2].startswith("*") and not fields[4].startswith("*")
+        made = cls(minutes, hours, days, months, frozenset(day % 7 for day in week), either)
         if not any(made._on(date(2024, 1, 1) + timedelta(days=day)) for day in range(_FAR)):
             raise ValueError(f"{text[:60]!r} names a day that never comes")
         return made

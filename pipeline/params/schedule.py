@@ -56,7 +56,7 @@ class TriggerParams(Section):
     """Each trigger is a reason to run; one is enough. Params or code that changed are one too."""
 
     fresh: FreshTrigger | None = FreshTrigger()
-    """Null: new files alone start nothing."""
+    """Files that the last snapshot does not have; null: they alone start nothing."""
     drift: DriftTrigger | None = None
     feedback: FeedbackTrigger | None = None
     revocation: bool = False

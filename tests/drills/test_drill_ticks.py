@@ -59,6 +59,7 @@ def test_nor_does_a_database_that_is_killed_change_that(tmp_path: Path, server: 
 @pytest.mark.parametrize("bug", [None, *BUGS])
 def test_a_planted_bug_is_found(tmp_path: Path, bug: str | None) -> None:
     """Harm where it is worst, and nothing wrong without a bug."""
-    words: dict[str, Any] = {"near": 1, "far": 3, "fresh": 0.8, "harm": 0.8, "places": ("ingested", "kept"), "ways": ("stop",)}
+    ways = ("kill",) if bug == "without_takeover" else ("stop",)
+    words: dict[str, Any] = {"near": 1, "far": 3, "fresh": 0.8, "harm": 0.8, "places": ("ingested", "kept"), "ways": ways}
     conductor = Conductor(Place.made(tmp_path), seed=7, bug=bug, patience=60 if bug is None else 15, **words)
     assert bool(conductor.conduct(25)) == (bug is not None)

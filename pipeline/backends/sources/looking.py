@@ -44,7 +44,8 @@ def look(params: IngestParams, root: Path, earlier: Sequence[SourceFile], rememb
     counted, paths, named = True, set[Path](), list[str]()
     for entry in expanded([params.entry_of(source) for source in params.sources], root):
         if entry.path is None and entry.objects is None:
-            if not _settled(entry, earlier):
+            # What people said of answers is counted by a trigger of its own.
+            if not entry.feedback and not _settled(entry, earlier):
                 unseen.append(entry.origin)
             continue
         for found, modified in _listed(params, entry, root, earlier):
