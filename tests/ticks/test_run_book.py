@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -202,6 +203,20 @@ def test_a_stale_run_makes_no_ref(tmp_path: Path) -> None:
     assert set(plain.refs("m")) == {"m/run/0001", "m/run/0002"}
     plain.fenced("n", 1).raise_fence()
     plain.create_ref("m/data/0003", head)
+
+
+def test_a_file_that_somebody_keeps_locked_is_waited_for_so_long_and_no_longer(tmp_path: Path) -> None:
+    book = RunBook(tmp_path / "runs.db", patience=0.2)
+    held = book.claim("m", "nightly", TICK)
+    with sqlite3.connect(tmp_path / "runs.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TryLater, match="the run book is locked"):
+            book.claim("n", "nightly", TICK)
+        with pytest.raises(TryLater), book.holding("m", held.fence):
+            pytest.fail("the lock was another's")
+        assert [tick.ending for tick in book.ticks("m", 1)] == ["running"], "who only reads does not wait"
+        other.execute("COMMIT")
+    assert book.heartbeat(held)
 
 
 def test_signals_are_kept_by_window_and_come_oldest_first(book: RunBook) -> None:
