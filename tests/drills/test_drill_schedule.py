@@ -42,8 +42,9 @@ def test_two_ticks(new_town: Callable[..., Town]) -> None:
     town.batch(1)
     town("up")
     with begun(town, "schedule --cron '* * * * *'") as serving:
-        wait_for(lambda: len(endings(town)) >= 2, serving)
-    assert endings(town)[:2] == ["Registered", "Nothing new"]
+        wait_for(lambda: "Nothing new" in endings(town), serving)
+    # Ticks that came while the first run was going on waited their turn, until the next one was due.
+    assert [ending for ending in endings(town) if ending != "Skipped"][:2] == ["Registered", "Nothing new"]
     assert [row["version"] for row in town("releases --json").json] == ["1"]
 
 
