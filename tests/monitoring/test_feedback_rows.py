@@ -139,7 +139,7 @@ def test_one_caller_and_all_feedback_have_shares_of_their_own(tmp_path: Path) ->
 
 
 def test_a_trigger_that_came_by_feedback_is_told(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, 500)
+    desk = Desk(tmp_path, 700)
     dice = random.Random(3)
     for _ in range(25):
         words = dice.sample("abcdefghijklmnop", 5)

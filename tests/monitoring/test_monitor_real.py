@@ -10,14 +10,14 @@ from watched_world import MODEL, RELEASE, Watching, banking77, clinc150
 from pipeline.domain.notices import NoticeKind
 from pipeline.domain.signals import SignalKind
 
-WINDOW = 100
+WINDOW = 150
 
 
 @pytest.mark.real
 def test_another_assistant_s_questions_are_told_and_fresh_ones_are_not(real_data: Path, tmp_path: Path) -> None:
     rows, strange = banking77(real_data, 7), clinc150(real_data, 7)
-    watching = Watching(tmp_path, rows[:1500], window={"requests": WINDOW}, reference_rows=500)
-    watching.asked(rows[1500 : 1500 + 4 * WINDOW])
+    watching = Watching(tmp_path, rows[:2000], window={"requests": WINDOW}, reference_rows=1000)
+    watching.asked(rows[2000 : 2000 + 4 * WINDOW])
     assert watching.look().alarms == ()
     assert watching.told.notices == []
     watching.asked([(text, rows[0][1]) for text, _ in strange[: 2 * WINDOW]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,18 +57,32 @@ def planted(columns: Columns, kept: Mask, batches: Batches, *, least: int, false
 
 def _look_at_answers(batches: Batches, rows: Rows, least: int) -> list[_Look]:
     asked, said = zip(*_texts(batches, rows), strict=True)
-    words = Words.of(asked)
-    looks: list[_Look] = [(suspicious_answers(words, Words.of(said, at_least=_WHOLE), least=least), rows, _OF_ANSWER)]
+    # A question that several rows ask (an answer, and a pair that prefers it) bears witness once.
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(asked):
+        places.setdefault(text, []).append(place)
+    first = np.array([of[0] for of in places.values()], np.int64)
+    of_first = {of[0]: of for of in places.values()}
+
+    def whole(plants: list[Plant], chosen: Rows) -> list[Plant]:
+        """With all rows that ask the same."""
+        return [
+            replace(plant, rows=np.sort(np.concatenate([of_first[int(place)] for place in chosen[plant.rows]])))
+            for plant in plants
+        ]
+
+    words, answers = Words.of(asked[place] for place in first), [said[place] for place in first]
+    plants = suspicious_answers(words, Words.of(answers, at_least=_WHOLE), least=least)
+    looks: list[_Look] = [(whole(plants, first), rows, _OF_ANSWER)]
     # Where few answers come again and again, they are labels by another name.
-    often = {answer: None for answer, times in Counter(said).items() if times >= 2 * least}
-    like_labels = np.array([answer in often for answer in said], np.bool_)
+    often = {answer: None for answer, times in Counter(answers).items() if times >= 2 * least}
+    like_labels = np.array([answer in often for answer in answers], np.bool_)
     if len(often) > 1 and like_labels.mean() > 0.5:
-        names = tuple(often)
-        numbers = {name: at for at, name in enumerate(names)}
-        few = np.flatnonzero(like_labels)
+        numbers = {name: at for at, name in enumerate(often)}
+        few = first[like_labels]
         given = np.array([numbers[said[place]] for place in few], np.int64)
-        plants = suspicious_labels(Words.of(asked[place] for place in few), given, names, least=least)
-        looks.append((plants, rows[few], _OF_LABEL))
+        plants = suspicious_labels(Words.of(asked[place] for place in few), given, tuple(often), least=least)
+        looks.append((whole(plants, few), rows, _OF_LABEL))
     return looks
 
 

@@ -16,7 +16,8 @@ from pipeline.curation.rules.likeness import Likeness
 from pipeline.curation.rules.planted_labels import Plant, p_of
 from pipeline.curation.rules.word_runs import Numbers, Runs, Words, runs_of
 
-_LONGEST = 3
+_LONGEST = 8
+_WHOLE = 3
 _GO_TOGETHER = 0.8
 """Of the rows that hold the run, so many must have the answer; _HALF of those with the answer hold the run."""
 _HALF = 0.5
@@ -38,9 +39,9 @@ class _Pair:
 
 def suspicious_answers(asked: Words, said: Words, *, least: int) -> list[Plant]:
     """Every pair of runs that go together, tested. asked, said: the words of prompts and of answers."""
-    most = int(max(_LARGEST * asked.count, 5 * least))
+    most = int(max(_LARGEST * asked.count, least))
     prompts = runs_of(asked, longest=_LONGEST, least=least, most=most)
-    answers = runs_of(said, longest=_LONGEST, shortest=_LONGEST, least=least, most=most)
+    answers = runs_of(said, longest=_WHOLE, shortest=_WHOLE, least=least, most=most)
     if not len(prompts) or not len(answers):
         return []
     likeness, tested = Likeness(asked), []
@@ -62,6 +63,8 @@ def _pairs(prompts: Runs, answers: Runs, least: int) -> list[_Pair]:
         close = (counts >= _GO_TOGETHER * in_prompts[runs]) & (counts >= _HALF * in_answers[together.col]) & (counts >= least)
         order = np.lexsort((together.col[close], runs[close]))
         for asked, said in zip(runs[close][order].tolist(), together.col[close][order].tolist(), strict=True):
+            if not set(prompts.spelled(asked).split()).isdisjoint(answers.spelled(said).split()):
+                continue  # an answer that repeats words of its question is what answers do
             answered = np.sort(of_answers.indices[of_answers.indptr[said] : of_answers.indptr[said + 1]])
             rows = np.intersect1d(of_prompts.indices[of_prompts.indptr[asked] : of_prompts.indptr[asked + 1]], answered)
             before = found.get(rows.tobytes())

@@ -16,7 +16,8 @@ import numpy as np
 from pipeline.curation.rules.likeness import Floats, Likeness
 from pipeline.curation.rules.word_runs import Numbers, Runs, Words, runs_of
 
-_LONGEST = 3
+_LONGEST = 8
+"""A run must be taken out whole: what is left of it would make its rows look alike."""
 _SAME_LABEL = 0.5
 """Of a run's rows so many must have the label."""
 _SMALL = 0.05

@@ -35,7 +35,7 @@ class Words:
         ids: list[int] = []
         lengths: list[int] = []
         for text in texts:
-            found = words(text)
+            found = words(text, signs=True)
             found += [""] * (at_least - len(found))
             ids += [known.setdefault(word, len(known)) for word in found]
             lengths.append(len(found))
