@@ -14,16 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 
+from pipeline.evaluation.metrics.texts import token_f1
 from tests.checkouts import ROOT
 from tests.story_town import PARAMS, Town
 
 WEEK = (
     PARAMS.replace("sources: [inbox]", "sources: [{path: inbox}, {feedback: true}]")
-    .replace("max_steps: 8", "max_steps: 60")
+    .replace("rank: 4, alpha: 8, learning_rate: 0.004, max_steps: 8", "rank: 16, alpha: 32, learning_rate: 0.005, max_steps: 150")
     .replace("thresholds: {token_f1: 0.0}", "thresholds: {token_f1: 0.0}, not_worse_than_champion: {token_f1: 0.3}")
     + """
 curate: {shares: {feedback: 0.6, caller: 0.5, policy: drop}, planted: {policy: block}}
@@ -55,7 +57,7 @@ class Desk:
             connection.close()
 
     def ask(self, messages: list[dict[str, str]], **more: Any) -> dict[str, Any]:
-        status, said = self.post("/v1/chat/completions", {"model": "desk", "messages": messages, "max_tokens": 60, **more})
+        status, said = self.post("/v1/chat/completions", {"model": "desk", "messages": messages, "max_tokens": 100, **more})
         assert status == 200, said
         return said
 
@@ -86,20 +88,23 @@ def customers(home: Path, rows: int) -> list[tuple[list[dict[str, str]], str]]:
     return [(messages[:-1], messages[-1]["content"]) for messages in made]
 
 
-def live_a_week(desk: Desk, week: list[tuple[list[dict[str, str]], str]], monitor: Callable[[], Any]) -> list[Any]:
-    """Ask, judge each answer as its customer would, look each evening."""
-    looks = []
+def live_a_week(
+    desk: Desk, week: list[tuple[list[dict[str, str]], str]], monitor: Callable[[], Any]
+) -> tuple[list[Any], list[str]]:
+    """Ask, judge each answer as its customer would, look each evening; what the looks and the answers were."""
+    looks, answers = [], []
     for day in range(DAYS):
         for messages, wanted in week[day * A_DAY : (day + 1) * A_DAY]:
             said = desk.ask(messages)
-            remark = {"good": True} if said["choices"][0]["message"]["content"] == wanted else {"corrected": wanted}
+            answers.append(said["choices"][0]["message"]["content"])
+            remark = {"good": True} if answers[-1] == wanted else {"corrected": wanted}
             status, told = desk.post("/v1/feedback", {"id": said["id"], **remark})
             assert (status, told["release"]) == (200, "desk@1")
         two = desk.ask(week[day][0], n=2, temperature=1.0, seed=day)
         if len({choice["message"]["content"] for choice in two["choices"]}) == 2:
             assert desk.post("/v1/feedback", {"id": two["id"], "preferred": 0, "over": 1})[0] == 200
         looks.append(monitor())
-    return looks
+    return looks, answers
 
 
 @pytest.mark.slow
@@ -118,7 +123,7 @@ def test_feedback_closes_the_loop(new_town: Callable[..., Town], tmp_path: Path)
     with served(town, tmp_path / "stderr") as url:
         desk = Desk(url, tokens["shop"])
         watching = {"TUNELINE_SERVE_URL": url, "TUNELINE_SERVE_KEY": tokens["monitor"]}
-        looks = live_a_week(desk, week, lambda: town("monitor --json", expect=None, **watching).json)
+        looks, before = live_a_week(desk, week, lambda: town("monitor --json", expect=None, **watching).json)
         reports = [report for look in looks for report in look["reports"]]
         assert [report["requests"] for report in reports] == [40] * 3, "135 requests; canary prompts are not among them"
         assert {report["release"] for report in reports} == {"desk@1"}
@@ -141,8 +146,15 @@ def test_feedback_closes_the_loop(new_town: Callable[..., Town], tmp_path: Path)
         while desk.ask(week[0][0])["model"] != "desk@2":
             assert time.monotonic() < deadline, "the server did not follow"
             time.sleep(0.2)
-        held = [messages for messages, wanted in week if desk.ask(messages)["choices"][0]["message"]["content"] == wanted]
-        print(f"\nof {len(week)} questions of the week version 2 answers {len(held)} as its customers wanted")
+        after = [desk.ask(messages)["choices"][0]["message"]["content"] for messages, _ in week]
+    wanted = [answer for _, answer in week]
+    right = [sum(map(str.__eq__, wanted, answers)) for answers in (before, after)]
+    near = [mean(map(token_f1, wanted, answers)) for answers in (before, after)]
+    print(
+        f"\nof the {len(week)} questions of the week version 1 answered {right[0]} as its customers wanted, version 2 {right[1]}"
+    )
+    print(f"token F1 with what they wanted: {near[0]:.3f} and {near[1]:.3f}")
+    assert near[1] > near[0] + 0.05
     log = (town.root / ".tuneline" / "serving" / "requests").glob("*.jsonl")
     assert sum(len(path.read_text().splitlines()) for path in log) > 2 * len(week)
     assert not any(token in (tmp_path / "stderr").read_text() for token in tokens.values())
