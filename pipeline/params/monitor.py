@@ -1,4 +1,4 @@
-"""The section `monitor`: what of a release's traffic is looked at, window by window, and when somebody is told. docs/monitoring.md."""
+"""The section `monitor`: what of a release's traffic is looked at, by windows, and when somebody is told (docs/monitoring.md)."""
 
 from __future__ import annotations
 

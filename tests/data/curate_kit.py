@@ -13,7 +13,17 @@ import pyarrow.parquet as pq
 
 from pipeline.curation.shards import SCHEMA, BatchWriter
 from pipeline.domain.curated import Curation, RuleCount
-from pipeline.domain.data import CheckResult, Example, ExampleKind, Snapshot, SourceFile, Task, ValidationReport, example_id, messages_to_input
+from pipeline.domain.data import (
+    CheckResult,
+    Example,
+    ExampleKind,
+    Snapshot,
+    SourceFile,
+    Task,
+    ValidationReport,
+    example_id,
+    messages_to_input,
+)
 from pipeline.params import CurateParams
 from pipeline.steps.curate import curate
 
