@@ -109,17 +109,17 @@ def _seek(world: World, params: Params, params_file: str, outcome: RunOutcome) -
 def _in_turn(world: World, params: Params, work: Callable[[World], RunOutcome]) -> RunOutcome:
     """See ticking.in_turn. Flow runs whose process has died are closed by the next one, whatever it finds to do."""
     name, book = params.model.name, world.run_book
-    with book.called(name, str(flow_run.id)):
-        dead = book.dead_callers(name)
-        close_runs(dead)
-        book.forget_callers(dead)
-        try:
-            return in_turn(world, params, call_of_this_run(), work)
-        except Stale:
-            raise  # whoever took over tells how it ended
-        except Exception as error:
-            _tell(world, params, NoticeKind.RUN_FAILED, f"{name}: the run failed", (str(error)[:500] or type(error).__name__,))
-            raise
+    book.called(name, str(flow_run.id))
+    dead = book.dead_callers(name)
+    close_runs((f"retrain {name}", f"take in {name}"), dead, book.callers(name))
+    book.forget_callers(dead)
+    try:
+        return in_turn(world, params, call_of_this_run(), work)
+    except Stale:
+        raise  # whoever took over tells how it ended
+    except Exception as error:
+        _tell(world, params, NoticeKind.RUN_FAILED, f"{name}: the run failed", (str(error)[:500] or type(error).__name__,))
+        raise
 
 
 def _told(world: World, params: Params, outcome: RunOutcome) -> Any:

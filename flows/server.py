@@ -106,6 +106,9 @@ def _start(project: Project) -> Server:
         "PREFECT_API_URL": api,
         "PREFECT_UI_API_URL": api,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+        # What is left of flow runs that `tuneline gc` deletes, logs and artifacts, the server removes itself after 30 days.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",
     }
     with log.open("ab") as output:
         process = subprocess.Popen(

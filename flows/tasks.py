@@ -35,6 +35,8 @@ from pipeline.ticking import Call
 RETRIES = 2
 RETRY_SECONDS = [5, 30]
 _UI_SECONDS = 5.0
+NOTED_WITHIN = timedelta(minutes=1)
+"""A flow run writes into the run book who it is as the first thing it does."""
 T = TypeVar("T")
 
 
@@ -73,15 +75,19 @@ def progress(key: str) -> Progress:
     return report
 
 
-def close_runs(runs: Collection[str]) -> None:
-    """Mark as crashed those of these flow runs that Prefect still believes to be running: their processes have ended, or were
-    taken over. A killed process cannot report its own end, and Prefect would show it as running for ever."""
-    if not runs:
-        return
+def close_runs(names: Collection[str], dead: Collection[str], known: Collection[str]) -> None:
+    """Mark as crashed the flow runs of these names that Prefect believes to be running and that are not. A killed process cannot
+    report its own end, and Prefect would show it as running for ever.
+
+    dead: ids of runs whose process has ended or was taken over. known: of those whose process is noted; one that is not noted
+    soon after its start was killed before it could be.
+    """
+    wanted = {"name": {"any_": sorted(names)}, "state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
+    begun_before = datetime.now(UTC) - NOTED_WITHIN
     with get_client(sync_client=True) as client:
-        wanted = {"id": {"any_": sorted(runs)}, "state": {"type": {"any_": ["RUNNING", "PENDING"]}}}
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted)):
-            if str(run.id) != str(flow_run.id):
+            unknown = str(run.id) not in known and run.start_time is not None and run.start_time < begun_before
+            if str(run.id) != str(flow_run.id) and (str(run.id) in dead or unknown):
                 client.set_flow_run_state(run.id, Crashed(message="its process died"), force=True)
 
 

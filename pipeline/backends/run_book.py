@@ -186,9 +186,9 @@ class RunBook:
         last = sa.select(ticks).where(ticks.c.model == model, more).order_by(ticks.c.fence.desc()).limit(count)
         return tuple(reversed(self._read(last)))
 
-    @contextmanager
-    def called(self, model: str, run: str) -> Iterator[None]:
-        """Note that this process is the flow run `run`, as long as the block lasts."""
+    def called(self, model: str, run: str) -> None:
+        """Note that this process is the flow run `run`. It stays noted until `forget_callers`: a process may be killed between
+        the end of its work and telling Prefect of it."""
 
         def write(*statements: sa.Executable) -> None:
             with self._database.writing() as connection:
@@ -198,8 +198,12 @@ class RunBook:
         gone = sa.delete(callers).where(callers.c.run == run)
         its = {"run": run, "model": model, "holder": Holder.here().model_dump_json(), "gone": 0}
         self._database.patiently(lambda: write(gone, sa.insert(callers).values(its)))
-        yield
-        self._database.patiently(lambda: write(gone))
+
+    def callers(self, model: str) -> frozenset[str]:
+        """Flow runs whose process is noted, whether it lives or not."""
+        with self._database.reading() as connection:
+            query = sa.select(callers.c.run).where(callers.c.model == model)
+            return frozenset(str(run) for (run,) in connection.execute(query)) if connection else frozenset()
 
     def dead_callers(self, model: str) -> tuple[str, ...]:
         """Flow runs whose process is certain to have ended, or whose lease was taken over."""
