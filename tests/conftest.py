@@ -40,6 +40,7 @@ LONG = (*TOWN, "test_purge", "test_going_on", "test_drill_chaos", "test_drill_ga
 """Modules that take minutes each: begun first, so that two processes end at about the same time."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:

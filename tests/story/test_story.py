@@ -97,7 +97,7 @@ def test_releases_history_status_and_who_held_it_when(town: Town) -> None:
     rows = town("releases --json").json
     assert [(r["version"], r["stages"]) for r in rows] == [("1", ["production"])]
     assert [e["event"]["event"] for e in town("history --json").json][:3] == ["judged", "registered", "promoted"]
-    assert town("status --json").json["stages"]["production"] == "1"
+    assert town("status --json").json["stages"]["production"]["version"] == "1"
     assert "version 1" in town("audit at 2100-01-01").out
     assert "nobody" in town("audit at 2001-01-01").out
 
