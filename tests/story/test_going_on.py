@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from pipeline.domain.model import Starts, TrainingRun
 from pipeline.workspace import Workspace
 from tests.story_town import PARAMS, Town
@@ -15,6 +17,7 @@ from tests.story_town import PARAMS, Town
 CONTINUAL = PARAMS.replace("train: {", "train: {start: champion, mix: {replay: 0.3}, ewc: {weight: 1.0, rows: 16}, ")
 
 
+@pytest.mark.slow  # make test-slow
 def test_the_second_week_begins_from_the_champion_and_an_audit_proves_it(new_town: Callable[..., Town]) -> None:
     town = new_town(CONTINUAL)
     town.batch(1, rows=180)
