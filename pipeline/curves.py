@@ -44,7 +44,8 @@ def run_curve(
     max_cost are of training in all. Raises TryLater while another curve of the model is drawn, Misuse when there is nothing
     to draw.
     """
-    from pipeline.backends.run_folder import find_kept, one_run_at_a_time, open_kept
+    from pipeline.backends.run_folder import find_kept, open_kept
+    from pipeline.backends.run_locks import one_run_at_a_time
     from pipeline.evaluation.metrics import chosen, slice_metric
     from pipeline.evaluation.rows import read_split
     from pipeline.steps.curve import curve, curve_page, sittings, sizes_of

@@ -67,7 +67,7 @@ def watch(
     Safe to repeat: a window that is looked at again takes the place of itself. Raises TryLater while another monitor of the model
     is at work.
     """
-    from pipeline.backends.run_folder import one_run_at_a_time
+    from pipeline.backends.run_locks import one_run_at_a_time
 
     model = params.model.name
     with one_run_at_a_time(world.project, f"{model}.monitor"):

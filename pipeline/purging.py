@@ -28,9 +28,9 @@ from pipeline.backends.run_folder import (
     head_data,
     head_run,
     keep_run,
-    one_run_at_a_time,
     open_run,
 )
+from pipeline.backends.run_locks import one_run_at_a_time
 from pipeline.curation.describing import write_description
 from pipeline.curation.forgetting import redact_quarantine
 from pipeline.curation.shards import sweep
@@ -43,6 +43,7 @@ from pipeline.errors import TryLater
 from pipeline.placing import place_frozen
 from pipeline.ports import Progress, silent
 from pipeline.steps.forget import forget, take_out
+from pipeline.ticking import leased
 from pipeline.wiring import World, index_records
 from pipeline.workspace import Project, Workspace
 
@@ -67,10 +68,10 @@ def purge(
     """Take a forgotten record out of everything that this project stores, and search all of it for what is left.
 
     found, sought: what who-has said, and the texts and ids of its rows. A text that other records hold too is theirs as well: it
-    is neither removed nor searched for. Raises TryLater while a run of the model is under way or was not finished, or a database
-    is in use.
+    is neither removed nor searched for. Raises TryLater while a run of the model is under way, here or on another machine, or was
+    not finished, or a database is in use.
     """
-    with one_run_at_a_time(world.project, found.model):
+    with one_run_at_a_time(world.project, found.model), leased(world, found.model, "purge") as world:
         _refuse_unfinished(world, found.model)
         sought = _remembered(world.project, found, sought)
         head = _Head.open(world, params, sought, progress)

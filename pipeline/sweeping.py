@@ -51,7 +51,8 @@ def run_sweep(
     there is nothing to sweep or nothing to judge by; see steps/sweep.py.
     """
     from pipeline.backends.params_file import parse_params
-    from pipeline.backends.run_folder import find_kept, one_run_at_a_time, open_kept
+    from pipeline.backends.run_folder import find_kept, open_kept
+    from pipeline.backends.run_locks import one_run_at_a_time
     from pipeline.steps.sweep import sweep
 
     text = path.read_text(encoding="utf-8")

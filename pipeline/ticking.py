@@ -6,8 +6,8 @@ Who calls, and what a run does, is the flows' to say. Nothing of Prefect stands 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -66,6 +66,23 @@ def in_turn(world: World, params: Params, call: Call, work: Work, *, now: Callab
     return outcome
 
 
+@contextmanager
+def leased(world: World, model: str, what: str) -> Iterator[World]:
+    """The model's lease for work that is no run, with a world whose writes are refused as soon as the lease is another's: runs on
+    this machine and others wait meanwhile. Raises TryLater at once while somebody has it."""
+    claim = world.run_book.claim(model, what, utc_now(), watch=False)
+    with world.run_book.kept(claim):
+        try:
+            yield replace(world, claim=claim)
+        except Stale:
+            raise
+        except BaseException:
+            with suppress(TunelineError):
+                world.run_book.finish(claim, f"{what} did not end")
+            raise
+    world.run_book.finish(claim, f"{what} ended")
+
+
 def due_tick(schedule: ScheduleParams, call: Call, now: datetime) -> Due:
     """Which tick of the schedule a wake-up stands for."""
     return due(call.at, now, latest_of(schedule), late_after=schedule.late_after, catch_up=schedule.catch_up)
@@ -110,7 +127,7 @@ def _claimed(world: World, params: Params, call: Call, at: datetime, now: Callab
 def _run(
     world: World, params: Params, call: Call, claim: Claim, work: Work, now: Callable[[], datetime]
 ) -> tuple[RunOutcome, str | None]:
-    from pipeline.backends.run_folder import one_run_at_a_time
+    from pipeline.backends.run_locks import one_run_at_a_time
     from pipeline.reasons import inputs_now, look, settled
 
     held, inputs = replace(world, claim=claim), None

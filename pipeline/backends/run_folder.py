@@ -7,11 +7,7 @@ What a run does in its folder is not known here.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +15,7 @@ from pipeline.backends.dvc import DvcStore
 from pipeline.backends.git import CodeState, Git
 from pipeline.backends.params_file import write_params
 from pipeline.domain.data import Snapshot
-from pipeline.errors import Misuse, TryLater
+from pipeline.errors import Misuse
 from pipeline.params import Params
 from pipeline.workspace import Project, Workspace
 
@@ -75,23 +71,6 @@ class KeptRun:
 
 def run_key(model: str, number: int) -> str:
     return f"{model}-{number:04d}"
-
-
-@contextmanager
-def one_run_at_a_time(project: Project, model: str) -> Iterator[None]:
-    """Hold the model's lock, which the kernel frees when the process dies. Raises TryLater when another run holds it."""
-    project.locks.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (project.locks / f"{model}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise TryLater(f"another run of {model} is under way (process {holder})", fix="wait for it to end") from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def open_run(git: Git, project: Project, params: Params, *, remote: str | None) -> RunFolder:

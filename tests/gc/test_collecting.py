@@ -13,7 +13,8 @@ from gc_world import LATER, MODEL, PARAMS, Desk
 
 from pipeline.backends.data_reach import object_path, object_stores
 from pipeline.backends.git import Git
-from pipeline.backends.run_folder import one_run_at_a_time, open_kept
+from pipeline.backends.run_folder import open_kept
+from pipeline.backends.run_locks import one_run_at_a_time
 from pipeline.errors import TryLater
 from tests.checkouts import git
 

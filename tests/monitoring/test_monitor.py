@@ -222,7 +222,7 @@ def test_shares_times_and_costs_fire_beyond_chance_only() -> None:
 
 
 def test_two_monitors_of_a_model_do_not_run_at_once(watching: Watching) -> None:
-    from pipeline.backends.run_folder import one_run_at_a_time
+    from pipeline.backends.run_locks import one_run_at_a_time
 
     with one_run_at_a_time(watching.world.project, f"{MODEL}.monitor"), pytest.raises(TryLater):
         watching.look()

@@ -17,11 +17,11 @@ from pipeline.backends.run_folder import (
     head_run,
     keep_run,
     kept_runs,
-    one_run_at_a_time,
     open_kept,
     open_run,
     remove_other_folders,
 )
+from pipeline.backends.run_locks import nothing_runs, one_run_at_a_time
 from pipeline.domain.data import Snapshot, Task
 from pipeline.domain.record import digest_file
 from pipeline.domain.release import ModelVersion
@@ -120,7 +120,7 @@ def test_the_same_tag_for_another_commit_is_a_conflict(project: Project) -> None
 
 def test_one_run_at_a_time_and_the_lock_dies_with_its_process(project: Project) -> None:
     code = (
-        "import sys,time\nfrom pathlib import Path\nfrom pipeline.backends.run_folder import one_run_at_a_time\n"
+        "import sys,time\nfrom pathlib import Path\nfrom pipeline.backends.run_locks import one_run_at_a_time\n"
         "from pipeline.workspace import Project\nroot=Path(sys.argv[1])\n"
         "with one_run_at_a_time(Project(root, root/'.tuneline'), 'm'):\n    print('held', flush=True); sys.stdin.read()\n"
     )
@@ -136,6 +136,15 @@ def test_one_run_at_a_time_and_the_lock_dies_with_its_process(project: Project) 
     holder.kill()
     holder.wait()
     with one_run_at_a_time(project, "m"):
+        pass
+
+
+def test_while_room_is_made_nobody_begins_a_model_that_is_new_neither(project: Project) -> None:
+    with one_run_at_a_time(project, "m"), pytest.raises(TryLater, match="under way"), nothing_runs(project):
+        pass
+    with nothing_runs(project), pytest.raises(TryLater, match="room is being made"), one_run_at_a_time(project, "new"):
+        pass
+    with nothing_runs(project):
         pass
 
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import pytest
 
 from pipeline.backends.byte_search import search_files, search_git
 from pipeline.backends.needles import Needles
+from pipeline.backends.run_book import RunBook
+from pipeline.backends.run_book_holder import Holder
 from pipeline.domain.data import Snapshot
+from pipeline.workspace import Project
 from tests.story_town import Town
 
 WORDS = [f"{a}{b}{c}{d}" for a in "bdfgklmn" for b in "aeiou" for c in "lmnrst" for d in "aiou"]
@@ -200,10 +204,10 @@ def test_a_repeated_purge_is_harmless_and_the_next_run_begins_without_the_record
     assert left(desk, numbers[TESTED]) == []
 
 
-def test_a_run_under_way_keeps_the_purge_waiting(desk: Town, numbers: dict[str, int]) -> None:
-    from pipeline.backends.run_folder import one_run_at_a_time
-    from pipeline.workspace import Project
-
-    with one_run_at_a_time(Project(desk.root, desk.root / ".tuneline"), "desk"):
-        refused = desk(f"forget '{question(numbers[TRAINED])}' --reason r --purge", expect=3)
-    assert "under way" in refused.err
+def test_a_run_under_way_on_another_machine_keeps_the_purge_waiting(desk: Town, numbers: dict[str, int]) -> None:
+    book = RunBook.beside(Project(desk.root, desk.root / ".tuneline").ledger)
+    far = Holder(host="elsewhere", place="another machine", pid=1, created="1")
+    claim = book.claim("desk", "nightly", datetime.now(UTC), holder=far)
+    refused = desk(f"forget '{question(numbers[TRAINED])}' --reason r --purge", expect=3)
+    assert "another run of desk is under way" in refused.err
+    book.finish(claim, "nothing new")
