@@ -35,6 +35,7 @@ def examine_security(world: World, params_file: Path) -> list[Finding]:
         ("ledger", lambda: _ledger(world)),
         ("object store", lambda: _object_store()),
         ("Ray", lambda: _ray(world)),
+        ("notices", lambda: _notices(world)),
         ("releases", lambda: _releases(world, read_params(params_file))),
         ("serving", lambda: _serving(world, read_params(params_file))),
         ("remote code", lambda: remote_code(world, read_params(params_file))),
@@ -154,6 +155,20 @@ def _ray(world: World) -> Iterator[Finding]:
     ok = getattr(world.settings, "ray_token", None) is not None
     said = "is asked with a token" if ok else "no token: whoever reaches the cluster runs code on it"
     yield Finding("Ray", ok, said, "start it with RAY_AUTH_MODE=token, and set TUNELINE_RAY_TOKEN", address)
+
+
+def _notices(world: World) -> Iterator[Finding]:
+    """Notices name models, versions and why a gate refused: whether they go in the clear."""
+    from pipeline.backends.notices import ways
+
+    if world.settings.notify is None:
+        return
+    for said, safe in ways(world.settings.notify):
+        if safe is None:
+            yield Finding("notices", False, f"{said} is none that Apprise knows", "docs/people.md", "TUNELINE_NOTIFY")
+            continue
+        way = "the way is encrypted, or does not leave this machine" if safe else "notices cross the network in the clear"
+        yield Finding("notices", safe, f"{said}: {way}", "take the scheme with an s: jsons, ntfys, mailtos", "TUNELINE_NOTIFY")
 
 
 def _releases(world: World, params: Params) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ import re
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
+from pipeline.backends.exposure import loopback
 from pipeline.backends.notices_outbox import Outbox, Undelivered
 from pipeline.domain.notices import Notice, NoticeKind
 from pipeline.ports import Notifier
@@ -119,6 +121,32 @@ def split_addresses(text: str) -> list[str]:
     return [one.strip(" ,\t\r\n") for one in _BETWEEN.split(text) if one.strip(" ,\t\r\n")]
 
 
+def ways(addresses: SecretStr) -> Iterator[tuple[str, bool | None]]:
+    """Each address by its number and sort; whether notices go encrypted or stay on this machine, None if it is no address."""
+    for number, address in enumerate(split_addresses(addresses.get_secret_value()), start=1):
+        plugin = _plugin(address)
+        if plugin is None:
+            yield _named(number, address), None
+            continue
+        # Services with one scheme alone go by https, and so does ntfy to its own cloud.
+        safe = plugin.secure or not plugin.protocol or getattr(plugin, "mode", None) == "cloud" or loopback(plugin.host or "")
+        yield _named(number, address), bool(safe)
+
+
+def _plugin(address: str) -> Any:
+    _overheard()
+    import apprise
+
+    asset = apprise.AppriseAsset(app_id="Tuneline", app_desc="Tuneline", storage_mode="memory")
+    return apprise.Apprise.instantiate(address, asset=asset, suppress_exceptions=True)
+
+
+def _named(number: int, address: str) -> str:
+    """An address without anything of it that is secret."""
+    sort = re.match(r"([a-zA-Z][a-zA-Z0-9]{0,20})://", address)
+    return f"address {number} ({sort[1].lower() if sort else 'of no sort'})"
+
+
 class _Lane:
     """One address, and the thread that delivers to it, which lives only while there is work."""
 
@@ -127,8 +155,7 @@ class _Lane:
         self.name = ""
         self.idle = threading.Event()
         self.idle.set()
-        sort = re.match(r"([a-zA-Z][a-zA-Z0-9]{0,20})://", address)
-        self._said = f"address {number} ({sort[1].lower() if sort else 'of no sort'})"
+        self._said = _named(number, address)
         self._outbox = outbox
         self._lock = threading.Lock()
         self._again = False
@@ -197,12 +224,10 @@ class _Lane:
 
     def _deliver(self, notice: Notice) -> str | None:
         try:
-            _overheard()
             import apprise
 
             if self._plugin is None:
-                asset = apprise.AppriseAsset(app_id="Tuneline", app_desc="Tuneline", storage_mode="memory")
-                self._plugin = apprise.Apprise.instantiate(self.address, asset=asset, suppress_exceptions=True)
+                self._plugin = _plugin(self.address)
             if self._plugin is None:
                 return "it is no address that Apprise knows (docs/people.md)"
             sort = apprise.NotifyType.WARNING if notice.kind in _BAD else apprise.NotifyType.INFO

@@ -66,6 +66,12 @@ def test_a_project_without_weakness_has_none(folder: Path) -> None:
     assert {"version of torch", "state folder", "trust_remote_code", "serving"} <= {finding.name for finding in found}
 
 
+def test_notices_that_go_encrypted_or_stay_here_are_no_weakness(folder: Path) -> None:
+    kept = "jsons://a.example/x ntfys://a.example/t ntfy://topic slack://TokenA123/TokenB123/tokencabcdefghijklmnopqrstu json://127.0.0.1:9/x"
+    found = examine_security(World(folder, Settings(notify=SecretStr(kept))), folder / "params.yaml")
+    assert [finding.ok for finding in found if finding.name == "notices"] == [True] * 5
+
+
 def opened(path: Path, mode: int, content: str = "x") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
@@ -161,6 +167,14 @@ PLANTED: list[tuple[str, Callable[[Path], dict[str, Any]], str, str]] = [
     ("Ray without token", lambda at: {"ray_address": "10.0.0.1:6379"}, "Ray", "RAY_AUTH_MODE=token"),
     ("serving strangers", lambda at: params(at, "serve: {host: 0.0.0.0}\n"), "serving", "no API key"),
     ("serving in the clear", lambda at: params(at, "serve: {host: 0.0.0.0}\n"), "way to serving", "in the clear"),
+    (
+        "notices in the clear",
+        lambda at: {"notify": "jsons://a.example/x, json://:pw-1@192.0.2.7/x"},
+        "notices",
+        "address 2 (json)",
+    ),
+    ("mail in the clear", lambda at: {"notify": "mailto://u:pw-1@m.example?smtp=m.example"}, "notices", "in the clear"),
+    ("an address of no service", lambda at: {"notify": "nothing://pw-1"}, "notices", "none that Apprise knows"),
     ("MLflow in the clear", lambda at: {"mlflow_uri": "http://192.0.2.7:1"}, "way to MLflow", "TLS"),
 ]
 
@@ -172,11 +186,12 @@ def test_each_planted_weakness_is_found(
     # No address of these tests leads anywhere; who answers, and how, is asked of real servers below.
     monkeypatch.setattr("pipeline.backends.exposure._PATIENCE", 0.01)
     settings = plant(folder)
-    urls = {key: SecretStr(value) if key.endswith(("_url", "_uri")) else value for key, value in settings.items()}
+    secret = ("_url", "_uri", "notify")
+    urls = {key: SecretStr(value) if key.endswith(secret) else value for key, value in settings.items()}
     found = [finding for finding in failed(folder, **urls) if finding.name == name]
     assert any(said in finding.line for finding in found), [finding.line for finding in failed(folder, **urls)]
     assert all(finding.fix for finding in found)
-    assert TOKEN not in "".join(finding.line for finding in found), "a secret is told by its place"
+    assert all(one not in "".join(finding.line for finding in found) for one in (TOKEN, "pw-1")), "a secret is told by its place"
 
 
 def test_what_a_store_of_objects_is_reached_by(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
