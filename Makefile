@@ -4,6 +4,8 @@ DATA ?= ../shared/data
 MODELS ?= ../shared/models
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes for two cores; which tests share one, and which come first, tests/conftest.py says.
+SPREAD := -n 2 --dist loadgroup --no-loadscope-reorder
 
 # No telemetry, no hub, one thread a test process: two OpenMP threads beside another busy process spin.
 export OMP_WAIT_POLICY := PASSIVE
@@ -74,11 +76,10 @@ demo-clean: install
 	$(BIN)/python examples/demo.py --clean
 
 test: install lint
-	@# Two processes for two cores; which tests share one, tests/conftest.py says.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(SPREAD)
 
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(SPREAD)
 
 lint: install
 	$(BIN)/ruff check .
@@ -148,7 +149,7 @@ drill-flips: install
 
 drill-gate: install
 	@# Two desks, a process each: candidates of one desk share what was trained.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup tests/drills/test_drill_gate.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow $(SPREAD) tests/drills/test_drill_gate.py
 
 drill-people: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/people

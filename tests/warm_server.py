@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -11,6 +12,8 @@ import selectors
 import signal
 import socket
 import sys
+import threading
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -93,7 +96,27 @@ def become(order: dict[str, Any]) -> None:
         else:
             shim.kill_at_arm(-1)
             atexit.register(lambda: sys.stderr.write(f"changes of the disk: {shim.kill_at_counted()}\n"))
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as asked:
+        code = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+        if isinstance(asked.code, str):
+            print(asked.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    end(code)
+
+
+def end(code: int) -> None:
+    """What an interpreter does as it ends, but for taking apart all that it has imported, which would copy all of it first."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
@@ -108,6 +131,7 @@ if __name__ == "__main__":
         threads = next(line for line in status if line.startswith("Threads:")).split()[1]
     if threads != "1":
         sys.exit(f"a process with {threads} threads cannot be forked safely")
+    gc.freeze()  # else the first collection in a fork copies every page that it looks at
     order = serve(sys.argv[1], int(sys.argv[2]))
     if order is not None:
         become(order)
