@@ -55,11 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """xdist 3.8 names groups by an attribute that pytest 9.2 no longer reads; then modules are torn apart, without a word."""
+    """xdist 3.8 names groups by an attribute that pytest 9.2 no longer reads; modules are torn apart then, without a word."""
     if getattr(session.config.option, "loadgroup", False) and not all("@" in item.nodeid for item in session.items):
-        raise pytest.UsageError(
-            "xdist does not see the groups of tests: pin a pytest that it works with (pytest 9.1 with xdist 3.8)"
-        )
+        raise pytest.UsageError("xdist does not see the groups of tests: pin a pytest that it works with (9.1 with xdist 3.8)")
 
 
 @pytest.fixture(autouse=True)
