@@ -30,8 +30,8 @@ def collect(
     this model on another machine; a tick that comes meanwhile waits its turn.
     """
     now, model = now or datetime.now(UTC), params.model.name
-    with nothing_runs(world.project), leased(world, model, "gc") as held:
-        room = Leftovers.look(world if dry else held, params, now)  # a fence is something that is written
+    with nothing_runs(world.project), leased(world, model, "gc", writes=not dry) as world:
+        room = Leftovers.look(world, params, now)
         freed: list[Freed] = []
         for number, garbage in enumerate(room.garbage()):
             try:

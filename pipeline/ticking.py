@@ -67,13 +67,20 @@ def in_turn(world: World, params: Params, call: Call, work: Work, *, now: Callab
 
 
 @contextmanager
-def leased(world: World, model: str, what: str) -> Iterator[World]:
-    """The model's lease for work that is no run, with a world whose writes are refused as soon as the lease is another's: runs on
-    this machine and others wait meanwhile. Raises TryLater at once while somebody has it."""
+def leased(world: World, model: str, what: str, *, writes: bool = True) -> Iterator[World]:
+    """The model's lease for work that is no run: its runs on this machine and others wait meanwhile. Raises TryLater while
+    somebody has it.
+
+    What is given is a world whose writes are refused as soon as the lease is another's. writes: False for work that only looks;
+    a fence is something written, and there is none then.
+    """
     claim = world.run_book.claim(model, what, utc_now(), watch=False)
     with world.run_book.kept(claim):
         try:
-            yield replace(world, claim=claim)
+            held = replace(world, claim=claim) if writes else world
+            if writes:
+                held.git.raise_fence()
+            yield held
         except Stale:
             raise
         except BaseException:

@@ -207,7 +207,8 @@ def test_a_repeated_purge_is_harmless_and_the_next_run_begins_without_the_record
 def test_a_run_under_way_on_another_machine_keeps_the_purge_waiting(desk: Town, numbers: dict[str, int]) -> None:
     book = RunBook.beside(Project(desk.root, desk.root / ".tuneline").ledger)
     far = Holder(host="elsewhere", place="another machine", pid=1, created="1")
-    claim = book.claim("desk", "nightly", datetime.now(UTC), holder=far)
-    refused = desk(f"forget '{question(numbers[TRAINED])}' --reason r --purge", expect=3)
+    claim = book.claim("desk", "nightly", datetime.now(UTC), holder=far, lasts=3.0)
+    with book.kept(claim):
+        refused = desk(f"forget '{question(numbers[TRAINED])}' --reason r --purge", expect=3)
     assert "another run of desk is under way" in refused.err
     book.finish(claim, "nothing new")
