@@ -126,7 +126,7 @@ def test_any_row_becomes_an_example_or_is_refused(format: str, data: st.DataObje
         turns = conversation["messages"] if isinstance(conversation, dict) else conversation
         assert all(isinstance(turn["content"], str) for turn in turns)
         assert turns[-1]["role"] in ("user", "tool")
-        assert "tool_call_id" not in parts.input
+        assert not any("tool_call_id" in turn for turn in turns)
     if parts.kind not in ("label", "text", "answer", "prompt"):
         assert isinstance(json.loads(parts.output), dict)
 
