@@ -6,26 +6,22 @@ redacted by whoever calls: nothing here looks into a text.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 
-from pipeline.backends.ledger_engines import pragma, sqlite_engine, translated, url_of
+from pipeline.backends.database import Database
+from pipeline.backends.ledger_engines import url_of
 from pipeline.backends.ledger_index import micros
 from pipeline.domain.feedback import GivenAnswer, Remark, rows_of
-from pipeline.errors import Conflict, TryLater
+from pipeline.errors import Conflict
 
 _CREATING, _NUMBERING = 7_205_761, 7_205_762
 """Advisory locks of PostgreSQL: tables are made, and remarks numbered, by one process after the other."""
 _AT_ONCE = 500
-T = TypeVar("T")
 
 _tables = sa.MetaData()
 _answers = sa.Table(
@@ -56,21 +52,12 @@ rows: how many rows it can become."""
 class SqlFeedback:
     """location: a path (SQLite) or a URL. taken: the number of the last remark that a model's newest snapshot has.
 
-    Made by the first write, in a private folder. Threads and processes may share it.
+    Threads and processes may share it.
     """
 
     def __init__(self, location: Path | str, *, taken: Callable[[str], int] = lambda model: 0, patience: float = 10.0) -> None:
-        url = url_of(location)
-        self._path = Path(url.database or "") if url.get_backend_name() == "sqlite" else None
-        self._where = url.render_as_string(hide_password=True) if self._path is None else str(self._path)
         self._taken = taken
-        self._patience = patience
-        self._engine = (
-            sqlite_engine(url, patience)
-            if self._path
-            else sa.create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args={"connect_timeout": 10})
-        )
-        self._there = False
+        self._database = Database(location, _tables, what="the store of feedback", lock=_CREATING, patience=patience)
 
     @classmethod
     def beside(cls, ledger: Path | str, file: Path, *, taken: Callable[[str], int] = lambda model: 0) -> SqlFeedback:
@@ -83,7 +70,7 @@ class SqlFeedback:
         rows = [{"model": a.model, "id": a.id, "at": micros(a.at), "body": a.model_dump_json()} for a in answers]
 
         def write() -> None:
-            with self._writing() as connection:
+            with self._database.writing() as connection:
                 for row in rows:
                     gone = (_answers.c.model == row["model"]) & (_answers.c.id == row["id"])
                     connection.execute(sa.delete(_answers).where(gone))
@@ -96,12 +83,12 @@ class SqlFeedback:
                     oldest = max(micros(before), int(beyond) + 1 if beyond is not None else 0)
                     connection.execute(sa.delete(_answers).where(mine, _answers.c.at < oldest))
 
-        self._patiently(write)
+        self._database.patiently(write)
 
     def find(self, model: str, id: str) -> GivenAnswer | None:
         """See ports.FeedbackBook."""
         query = sa.select(_answers.c.body).where(_answers.c.model == model, _answers.c.id == id)
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             body = connection.execute(query).scalar() if connection else None
         return GivenAnswer.model_validate_json(body) if body is not None else None
 
@@ -111,8 +98,8 @@ class SqlFeedback:
         its = {"model": given.model, "answer": given.id, "caller": given.caller, "kind": remark.kind.value}
 
         def write() -> bool:
-            with self._writing() as connection:
-                if self._path is None:
+            with self._database.writing() as connection:
+                if self._database.path is None:
                     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_NUMBERING)))
                 same = sa.select(_remarks.c.body).where(*(_remarks.c[name] == value for name, value in its.items()))
                 said = connection.execute(same).scalar()
@@ -124,13 +111,13 @@ class SqlFeedback:
                 connection.execute(sa.insert(_remarks), {**its, **more})
                 return True
 
-        return self._patiently(write)
+        return self._database.patiently(write)
 
     def after(self, model: str, number: int, *, until: datetime | None = None) -> Iterator[tuple[int, Remark]]:
         """See ports.FeedbackBook."""
         while True:
             query = sa.select(_remarks.c.number, _remarks.c.body).where(_remarks.c.model == model, _remarks.c.number > number)
-            with self._reading() as connection:
+            with self._database.reading() as connection:
                 ordered = query.order_by(_remarks.c.number).limit(_AT_ONCE)
                 rows = list(connection.execute(ordered)) if connection else []
             for found, body in rows:
@@ -144,64 +131,11 @@ class SqlFeedback:
 
     def waiting(self, model: str) -> int:
         """See ports.FeedbackBook."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             if connection is None:
                 return 0
             mine = (_remarks.c.model == model) & (_remarks.c.number > self._taken(model))
             return int(connection.execute(sa.select(sa.func.sum(_remarks.c.rows)).where(mine)).scalar() or 0)
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection | None]:
-        if not self._exists():
-            yield None
-            return
-        with self._translated(), self._engine.connect() as connection, connection.begin():
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        if not self._exists():
-            self._create()
-        with self._translated(), self._engine.execution_options(tuneline_write=True).begin() as connection:
-            yield connection
-
-    def _exists(self) -> bool:
-        if not self._there and not (self._path and not self._path.exists()):
-            with self._translated(), self._engine.connect() as connection, connection.begin():
-                self._there = sa.inspect(connection).has_table(_remarks.name)
-        return self._there
-
-    def _create(self) -> None:
-        if self._path:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
-        with self._translated():
-            if self._path:
-                pragma(self._engine, "PRAGMA journal_mode=WAL")
-            with self._engine.execution_options(tuneline_write=True).begin() as connection:
-                if self._path is None:
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATING)))
-                _tables.create_all(connection)
-        self._there = True
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            with translated(self._where, file=self._path is not None, what="the store of feedback"):
-                yield
-        except IntegrityError as error:
-            raise TryLater("another process was faster", where=self._where, fix="try again") from error
-
-    def _patiently(self, work: Callable[[], T]) -> T:
-        deadline, pause = time.monotonic() + self._patience, 0.05
-        while True:
-            try:
-                return work()
-            except TryLater:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(pause)
-                pause = min(2 * pause, 1.0)
 
 
 def _repeated(before: Remark, now: Remark) -> bool:

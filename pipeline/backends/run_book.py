@@ -21,9 +21,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from pipeline.backends.database import end_idle
 from pipeline.backends.ledger_index import micros
 from pipeline.backends.run_book_holder import Holder
-from pipeline.backends.run_book_tables import Database, callers, end_idle, leases, ticks
+from pipeline.backends.run_book_tables import RunBookDatabase, callers, leases, ticks
 from pipeline.backends.run_book_tables import signals as seen
 from pipeline.domain.record import canonical_json
 from pipeline.domain.signals import Signal, SignalKind
@@ -60,13 +61,13 @@ class RunBook:
     """location: a path (SQLite) or a URL. patience: seconds to wait for a lock, or for a server that does not answer."""
 
     def __init__(self, location: Path | str, *, patience: float = 10.0) -> None:
-        self._database = Database(location, patience)
+        self._database = RunBookDatabase(location, patience)
         self.where = self._database.where
 
     @classmethod
     def beside(cls, ledger: Path | str) -> RunBook:
         """The run book that belongs to a ledger: in its database if that is a server, else in the file runs.db beside its own."""
-        database = Database(ledger, 0.0)
+        database = RunBookDatabase(ledger, 0.0)
         return cls(database.path.with_name("runs.db") if database.path else ledger)
 
     @property

@@ -25,7 +25,7 @@ from tests.story_town import PARAMS, Town
 
 WEEK = (
     PARAMS.replace("sources: [inbox]", "sources: [{path: inbox}, {feedback: true}]")
-    .replace("rank: 4, alpha: 8, learning_rate: 0.004, max_steps: 8", "rank: 16, alpha: 32, learning_rate: 0.005, max_steps: 150")
+    .replace("rank: 4, alpha: 8, learning_rate: 0.004, max_steps: 8", "rank: 16, alpha: 32, learning_rate: 0.005, max_steps: 300")
     .replace("thresholds: {token_f1: 0.0}", "thresholds: {token_f1: 0.0}, not_worse_than_champion: {token_f1: 0.3}")
     + """
 curate: {shares: {feedback: 0.6, caller: 0.5, policy: drop}, planted: {policy: block}}
@@ -88,6 +88,15 @@ def customers(home: Path, rows: int) -> list[tuple[list[dict[str, str]], str]]:
     return [(messages[:-1], messages[-1]["content"]) for messages in made]
 
 
+def intent(answer: str) -> str | None:
+    """What an answer says the question is about; None where it is no answer of a help desk."""
+    try:
+        said = json.loads(answer)
+    except ValueError:
+        return None
+    return said.get("intent") if isinstance(said, dict) else None
+
+
 def live_a_week(
     desk: Desk, week: list[tuple[list[dict[str, str]], str]], monitor: Callable[[], Any]
 ) -> tuple[list[Any], list[str]]:
@@ -148,13 +157,17 @@ def test_feedback_closes_the_loop(new_town: Callable[..., Town], tmp_path: Path)
             time.sleep(0.2)
         after = [desk.ask(messages)["choices"][0]["message"]["content"] for messages, _ in week]
     wanted = [answer for _, answer in week]
-    right = [sum(map(str.__eq__, wanted, answers)) for answers in (before, after)]
+    first = [
+        json.loads(line)["messages"][-1]["content"] for line in (town.root / "inbox" / "week1.jsonl").read_text().splitlines()
+    ]
+    new = [at for at, answer in enumerate(wanted) if intent(answer) not in set(map(intent, first))]
     near = [mean(map(token_f1, wanted, answers)) for answers in (before, after)]
-    print(
-        f"\nof the {len(week)} questions of the week version 1 answered {right[0]} as its customers wanted, version 2 {right[1]}"
-    )
-    print(f"token F1 with what they wanted: {near[0]:.3f} and {near[1]:.3f}")
-    assert near[1] > near[0] + 0.05
+    right = [sum(intent(answers[at]) == intent(wanted[at]) for at in new) for answers in (before, after)]
+    print(f"\n{len(week)} questions, token F1 with what was wanted: {near[0]:.3f} by version 1, {near[1]:.3f} by version 2")
+    print(f"of {len(new)} about what week 1 did not know, the right intent: {right[0]} and {right[1]}")
+    # What version 1 never saw it cannot name; what version 2 knows of it, it has from the customers.
+    assert right[0] == 0 < len(new) / 4 < right[1]
+    assert near[1] > near[0]
     log = (town.root / ".tuneline" / "serving" / "requests").glob("*.jsonl")
     assert sum(len(path.read_text().splitlines()) for path in log) > 2 * len(week)
     assert not any(token in (tmp_path / "stderr").read_text() for token in tokens.values())

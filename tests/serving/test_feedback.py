@@ -73,8 +73,8 @@ def test_a_corrected_answer_becomes_an_answer_to_learn_and_a_pair(desk: Running,
     assert "left" not in json.dumps([learned, pair])
     assert desk.engine.good[answer["id"]] is False, "what should have been something else was not good"
     keeper.settle()
-    assert all(b"example.org" not in file.read_bytes() for file in book._path.parent.iterdir())
-    assert book._path.stat().st_mode & 0o777 == 0o600
+    assert all(b"example.org" not in file.read_bytes() for file in book._database.path.parent.iterdir())
+    assert book._database.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_of_two_answers_one_is_preferred_by_its_number_or_by_ids(desk: Running, book: SqlFeedback) -> None:
