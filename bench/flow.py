@@ -4,7 +4,7 @@
 
 Works in a checkout of its own below a temporary folder, on the helpdesk example. Each turn takes a fresh batch through
 `tuneline run`, then the stages of that very run once more as plain functions in one warm process (their own compute), and once as
-a Metaflow flow. Aims: a retrain within 5 % or 10 s of its steps' own compute, a run with nothing new within 3 s.
+a Metaflow flow. Aims: a retrain within 5 % or 10 s of its steps' own compute, a tick with nothing to do within 3 s.
 Metaflow (`pip install metaflow`, the extra `bench`) starts a process a step; ZenML's pins do not go with ours.
 """
 
@@ -46,6 +46,17 @@ def nothing(count):
     return time.perf_counter() - begun
 print(nothing(int(sys.argv[1])))
 """
+_TICK = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from pipeline.ticking import Call, in_turn, latest_of
+from pipeline.wiring import World, read_params
+params = read_params(Path("params.yaml"))
+at = latest_of(params.schedule)(datetime.now(UTC))
+call = Call(at, sys.argv[1], scheduled=True)
+print(in_turn(World.here(), params, call, None, now=lambda: at + timedelta(seconds=1)).ending)
+"""
 
 
 def main() -> None:
@@ -70,6 +81,9 @@ def measure(project: Path, turns: int) -> None:
         rows.append(one_turn(project, Path(project.parent) / f"turn{turn}"))
         print(json.dumps({name: round(value, 2) for name, value in rows[-1].items()}), flush=True)
     quiet = [tuneline(project, "run")[0] for _ in range(max(3, turns))]
+    idle = [python(project, "-c", _TICK, f"bench-{number}") for number in range(max(3, turns))]
+    if any("nothing new" not in said for _, said in idle):
+        sys.exit(f"a tick found something to do: {idle}")
     per_task = float(python(project, "-c", _TASKS, str(TASKS))[1].split()[-1]) / TASKS
     print("\n| what | median | of the steps' own compute |\n| --- | --- | --- |")
     own = statistics.median(row["own"] for row in rows)
@@ -84,7 +98,8 @@ def measure(project: Path, turns: int) -> None:
         values = [row[name] for row in rows if name in row]
         if values:
             print(f"| {said} | {statistics.median(values):.1f} s | {statistics.median(values) / own:.2f} |")
-    print(f"| a run with nothing new | {statistics.median(quiet):.1f} s | |")
+    print(f"| a tick with nothing to do, a process of its own | {statistics.median(took for took, _ in idle):.1f} s | |")
+    print(f"| a run by hand with nothing new | {statistics.median(quiet):.1f} s | |")
     print(f"| a Prefect task that does nothing | {1000 * per_task:.0f} ms | |")
     over = statistics.median(row["tuneline"] - row["own"] - row["imports"] - row["others"] for row in rows)
     whole = statistics.median(row["tuneline"] for row in rows)
