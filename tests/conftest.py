@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -67,6 +68,14 @@ def environment_stays() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture
+def no_child_left() -> Iterator[None]:
+    """What a test starts ends with it; what an earlier one's multiprocessing keeps for the whole process is not its own."""
+    before = psutil.Process().children(recursive=True)
+    yield
+    assert [child for child in psutil.Process().children(recursive=True) if child not in before] == []
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from job_kit import new_job
@@ -60,10 +59,8 @@ def job(tiny_base: Path, tmp_path: Path) -> Job:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_left(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _nobody_left(monkeypatch: pytest.MonkeyPatch, no_child_left: None) -> None:
     monkeypatch.setattr(launching, "GRACE", 0.3)
-    yield
-    assert psutil.Process().children(recursive=True) == []
 
 
 def workers(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
