@@ -167,7 +167,7 @@ def test_feedback_closes_the_loop(new_town: Callable[..., Town], tmp_path: Path)
     print(f"of {len(new)} about what week 1 did not know, the right intent: {right[0]} and {right[1]}")
     # What version 1 never saw it cannot name; what version 2 knows of it, it has from the customers.
     assert right[0] == 0 < len(new) / 4 < right[1]
-    assert near[1] > near[0]
+    assert near[1] > near[0] + 0.05
     log = (town.root / ".tuneline" / "serving" / "requests").glob("*.jsonl")
     assert sum(len(path.read_text().splitlines()) for path in log) > 2 * len(week)
     assert not any(token in (tmp_path / "stderr").read_text() for token in tokens.values())
